@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.installed import ROOT, Distributions, build_distributions
+from tests.tiny_flow_models import write_tiny_sd3
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -108,6 +109,12 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pipeline.save_pretrained(folder / "model")
     return folder / "model"
+
+
+@pytest.fixture(scope="session")
+def tiny_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of `StableDiffusion3Pipeline.save_pretrained` with all three text encoders."""
+    return write_tiny_sd3(tmp_path_factory.mktemp("tiny-sd3"))
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,9 @@ from typing import Any, Final, TypeVar
 import torch
 
 from ddpo.doctor.random_weights import random_module, write_embedded_tokenizer
-from ddpo.policies.base_model import CLASSES, INDEX, BaseModel
+from ddpo.policies.base_model import INDEX, BaseModel
 from ddpo.policies.model_files import read_json
+from ddpo.policies.pipelines import PIPELINES
 from ddpo.policies.sdxl import StableDiffusionXLPolicy
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 
@@ -242,14 +243,13 @@ def _write_configs(size: PolicySize, folder: Path, device: str) -> _RandomModel:
             **encoder,
         )
         config.save_pretrained(folder / f"text_encoder{suffix}")
+    pipeline = f"StableDiffusion{'XL' if len(size.text) > 1 else ''}Pipeline"
     index: dict[str, Any] = {
-        part: ["diffusers" if part in ("unet", "vae") else "transformers", CLASSES[part][0]]
-        for part in CLASSES
-        if (folder / part).is_dir()
+        part: ["diffusers" if part in ("unet", "vae") else "transformers", classes[0]]
+        for part, classes in PIPELINES[pipeline].classes.items()
     }
     index["scheduler"] = ["diffusers", "DDIMScheduler"]
-    xl = len(size.text) > 1
-    index["_class_name"] = f"StableDiffusion{'XL' if xl else ''}Pipeline"
+    index["_class_name"] = pipeline
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
     return _RandomModel(
         "random weights", folder, read_json(folder / INDEX, "random weights"), device

@@ -22,6 +22,7 @@ from ddpo.policies.checkpoints.folder import (
     find_checkpoint,
 )
 from ddpo.policies.model_place import EMBEDDED, PolicyFactory, locate, policies
+from ddpo.policies.pipelines import PIPELINES
 from ddpo.text import listed
 from ddpo.user_code import find
 
@@ -51,7 +52,7 @@ MEMBERS = (
 
 def embedded(device: str, dtype: torch.dtype) -> TrainablePolicy:
     """The embedded model `emoji`."""
-    return _stable_diffusion("emoji", device, dtype)
+    return _of_diffusers("emoji", device, dtype)
 
 
 def load_policy(
@@ -109,7 +110,7 @@ def find_policy(model: str) -> tuple[PolicyFactory, str]:
     """
     place = locate(model)
     if place.kind not in ("name", "code"):
-        return lambda device, dtype: _stable_diffusion(model, device, dtype), "ddpo"
+        return lambda device, dtype: _of_diffusers(model, device, dtype), "ddpo"
     found, origin = find(place.place, policies)
     if not callable(found):
         kind = type(found).__name__
@@ -119,21 +120,17 @@ def find_policy(model: str) -> tuple[PolicyFactory, str]:
     return found, origin
 
 
-def _stable_diffusion(word: str, device: str, dtype: torch.dtype) -> TrainablePolicy:
-    from ddpo.policies.sdxl import StableDiffusionXLPolicy
-    from ddpo.policies.stable_diffusion import StableDiffusionPolicy
-
+def _of_diffusers(word: str, device: str, dtype: torch.dtype) -> TrainablePolicy:
     model = open_model(word)
-    known = {
-        "StableDiffusionPipeline": StableDiffusionPolicy,
-        "StableDiffusionXLPipeline": StableDiffusionXLPolicy,
-    }
-    if model.pipeline not in known:
+    if model.pipeline not in PIPELINES:
         raise ConfigError(
-            f"the model {word!r} is a {model.pipeline}; ddpo can train {listed(list(known))}, "
+            f"the model {word!r} is a {model.pipeline}; ddpo can train {listed(list(PIPELINES))}, "
             "and models of plug-ins"
         )
-    return known[model.pipeline](model, device=device, dtype=dtype)
+    policy: TrainablePolicy = PIPELINES[model.pipeline].load_policy()(
+        model, device=device, dtype=dtype
+    )
+    return policy
 
 
 def _make_policy(

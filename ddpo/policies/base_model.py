@@ -24,6 +24,7 @@ from ddpo.policies.model_files import (
     weight_files,
 )
 from ddpo.policies.model_place import EMBEDDED, SINGLE_FILES, locate, place_of
+from ddpo.policies.pipelines import PIPELINES, TRANSFORMER, UNET, denoiser_folder, parts_of
 from ddpo.text import shortened
 from ddpo.weights import fetch_hub_repository, offline, sha256_of, without_loading_bars
 
@@ -34,26 +35,21 @@ __all__ = ["BaseModel", "check_described", "layer_shapes", "model_folder", "open
 
 INDEX: Final = "model_index.json"
 MANIFEST: Final[Fields] = {"files": MapOf({"sha256": DIGEST}, FILE_NAME)}
+VOCABULARIES: Final = {
+    "CLIPTokenizer": ("vocab.json", "merges.txt"),
+    "T5TokenizerFast": ("spiece.model",),
+}
+"""Files of a tokenizer without a tokenizer.json, by its class."""
 MESSAGE: Final = 300  # characters to show of a library's message
-WITH_WEIGHTS: Final = ("unet", "vae", "text_encoder", "text_encoder_2")
+WITH_WEIGHTS: Final = parts_of(UNET, TRANSFORMER, "vae", "text_encoder")
 SMALL_FILES: Final = (
     INDEX,
     "scheduler/*.json",
-    "tokenizer/*",
-    "tokenizer_2/*",
+    *(f"{part}/*" for part in parts_of("tokenizer")),
     *(f"{part}/*.json" for part in WITH_WEIGHTS),
 )
 PIPELINE_FILES: Final = ("*.json", "*.txt", "*/*.safetensors")
 """Patterns of all files of a pipeline, in which `*` matches slashes too."""
-CLASSES: Final = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": ("CLIPTextModel",),
-    "text_encoder_2": ("CLIPTextModelWithProjection",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
-}
-"""The supported classes of components, by their names in `model_index.json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ class BaseModel:
         Raises:
             MissingResourceError: The config is missing or damaged.
         """
-        self._check_part(part)
+        self.check_part(part)
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         return read_json(self.folder / part / name, f"the model {self.word!r}")
 
@@ -96,7 +92,7 @@ class BaseModel:
             MissingResourceError: The weights are missing, damaged, or not safetensors.
             ConfigError: The component has another class.
         """
-        self._check_part(part)
+        self.check_part(part)
         found = weight_files(self.folder / part)
         options = {"variant": found.variant, "dtype": dtype, "output_loading_info": True}
         if part.startswith("text_encoder"):
@@ -117,18 +113,20 @@ class BaseModel:
 
     def load_tokenizer(self, part: str) -> Any:
         """A tokenizer of the model; raises as `load`."""
-        from transformers import CLIPTokenizer
+        import transformers
 
-        self._check_part(part)
+        self.check_part(part)
+        kind = self._classes(part)[0]
+        files = VOCABULARIES[kind]
         names = {file.name for file in (self.folder / part).iterdir()}
-        if "tokenizer.json" not in names and not {"vocab.json", "merges.txt"} <= names:
+        if "tokenizer.json" not in names and not set(files) <= names:
             raise MissingResourceError(
                 f"the model {self.word!r} is incomplete: {self.folder / part} has no vocabulary "
-                "(tokenizer.json, or vocab.json and merges.txt)"
+                f"(tokenizer.json, or {' and '.join(files)})"
             )
         for name in sorted(names):
             check_not_pointer(self.folder / part / name)
-        tokenizer = self.read(part, CLIPTokenizer)
+        tokenizer = self.read(part, getattr(transformers, kind))
         if tokenizer.pad_token_id is None:
             raise ConfigError(f"the tokenizer of {self.word!r} has no pad_token: add it to {part}/")
         return tokenizer
@@ -147,23 +145,32 @@ class BaseModel:
             reason = shortened(one_line(error), MESSAGE)
             raise MissingResourceError(f"{where}: {reason}") from error
 
-    def _check_part(self, part: str) -> None:
-        """Raises for a component that is absent or of an unsupported class."""
+    def _classes(self, part: str) -> tuple[str, ...]:
+        """The supported classes of a component; () for one whose class does not matter."""
+        kind = PIPELINES.get(self.pipeline)
+        return kind.classes.get(part, ()) if kind else ()
+
+    def check_part(self, part: str) -> None:
+        """Raises for a component that is absent or of an unsupported class; errors as `load`."""
         entry = self.index.get(part)
-        if isinstance(entry, Sequence) and len(entry) == 2 and part in CLASSES:
+        classes = self._classes(part)
+        if isinstance(entry, Sequence) and len(entry) == 2 and classes:
             kind = entry[1]
             if kind is None:
                 raise ConfigError(
                     f"the model {self.word!r} has no {part}: it cannot be sampled from"
                 )
-            if kind not in CLASSES[part]:
-                read = " or ".join(CLASSES[part])
+            if kind not in classes:
+                read = " or ".join(classes)
                 raise ConfigError(
                     f"the {part} of the model {self.word!r} is a {kind}: ddpo reads {read}"
                 )
         if not (self.folder / part).is_dir():
+            kind = PIPELINES.get(self.pipeline)
+            hint = f"; without it, {part} must be null in {INDEX}"
             raise MissingResourceError(
                 f"the model {self.word!r} is incomplete: {self.folder} has no folder {part}/"
+                + (hint if kind and part in kind.optional else "")
             )
 
 
@@ -219,7 +226,7 @@ def layer_shapes(word: str) -> dict[str, tuple[int, ...]]:
     if place is None or place.kind not in ("name", "folder"):
         return {}
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(model_folder(word) / "unet").paths:
+    for path in weight_files(denoiser_folder(model_folder(word))).paths:
         with opened_tensors(path) as file:
             for name in file.keys():  # noqa: SIM118  # it does not iterate
                 shape = file.get_slice(name).get_shape()
@@ -310,5 +317,5 @@ def _command(hub_id: str) -> str:
 
 
 def _weight_patterns(part: str, variant: str) -> list[str]:
-    stem = STEMS[0] if part in ("unet", "vae") else STEMS[1]
+    stem = STEMS[1] if part.startswith("text_encoder") else STEMS[0]
     return [f"{part}/{stem}{variant}.safetensors", f"{part}/{stem}{variant}-*-of-*.safetensors"]

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from ddpo.errors import ConfigError
 from ddpo.policies.schedule import STD_FLOOR, StepCoefficients, along_batch
+from ddpo.policies.transitions import AUTO, FLOW_TRANSITIONS
 
 __all__ = ["FlowSchedule", "Grid", "Step", "flux_shift", "shifted"]
 
@@ -123,6 +124,10 @@ class FlowSchedule:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    _variants: dict[tuple[str, str], FlowSchedule] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
     def __post_init__(self) -> None:
         if not (math.isfinite(self.shift) and self.shift > 0):
             raise ConfigError(f"the shift of a flow must be above 0, got {self.shift}")
@@ -132,6 +137,44 @@ class FlowSchedule:
         ):
             if value not in known:
                 raise ConfigError(f"the {name} of a flow must be {' or '.join(known)}: {value!r}")
+
+    @classmethod
+    def from_scheduler(cls, config: Mapping[str, Any], grid: Grid) -> FlowSchedule:
+        """The schedule of a diffusers scheduler config with a static shift.
+
+        Raises:
+            ConfigError: The scheduler is not for a flow, or its shift is impossible.
+        """
+        name = str(config.get("_class_name"))
+        if not name.startswith("FlowMatch"):
+            raise ConfigError(f"the scheduler {name} is not for flow matching")
+        shift = config.get("shift", 1.0)
+        if isinstance(shift, bool) or not isinstance(shift, (int, float)):
+            raise ConfigError(f"the scheduler's shift must be a number, got {shift!r}")
+        return cls(float(shift), grid)
+
+    def sampled_by(self, transition: str, grid: str) -> FlowSchedule:
+        """The schedule with another transition or grid; "auto" for those of this one.
+
+        Raises:
+            ConfigError: The transition is not one of a flow.
+        """
+        step = self.step if transition == AUTO else transition
+        if step not in FLOW_TRANSITIONS:
+            raise ConfigError(
+                f"is a flow model: transition must be {', '.join(FLOW_TRANSITIONS[:-1])} or "
+                f"{FLOW_TRANSITIONS[-1]}, got {step}"
+            )
+        key = (step, self.grid if grid == AUTO else grid)
+        if key not in self._variants:
+            self._variants[key] = replace(self, step=cast(Step, step), grid=cast(Grid, key[1]))
+        return self._variants[key]
+
+    def is_of_scheduler(self, config: Mapping[str, Any]) -> bool:
+        """True if a diffusers scheduler config has this shift; raises as above."""
+        if config.get("use_dynamic_shifting"):
+            return True  # its shift depends on the image
+        return FlowSchedule.from_scheduler(config, self.grid).shift == self.shift
 
     @property
     def levels(self) -> int:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ddpo.errors import ConfigError, MissingResourceError, UserError
+from ddpo.policies.pipelines import denoiser_folder
 from ddpo.registry import Registry, unknown_name
 
 if TYPE_CHECKING:
@@ -162,14 +163,14 @@ def fingerprint(word: str) -> str:
     """Sixteen hexadecimal digits that identify the denoiser of a local model; "" without one.
 
     They are from a SHA-256 over the size and 256 evenly spaced blocks of 4 KiB of each weight file
-    of the UNet. Of several variants, only the plain files count. Reading one MiB per file costs no
-    time, and training changes every block.
+    of the denoiser. Of several variants, only the plain files count. Reading one MiB per file costs
+    no time, and training changes every block.
     """
     place = place_of(word)
     if place is None or place.kind not in ("folder", "file"):
         return ""
     path = Path(place.place)
-    files = [path] if place.kind == "file" else sorted((path / "unet").glob("*.safetensors"))
+    files = [path] if place.kind == "file" else sorted(denoiser_folder(path).glob("*.safetensors"))
     files = [file for file in files if PLAIN.fullmatch(file.name)] or files
     facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return _fingerprint(tuple(facts)) if facts else ""

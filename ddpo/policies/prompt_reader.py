@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import ConfigError, MissingResourceError, PromptError
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.model_place import place_of
+from ddpo.policies.pipelines import PIPELINES
 from ddpo.text import shortened_middle
 
 if TYPE_CHECKING:
@@ -17,49 +18,75 @@ if TYPE_CHECKING:
 __all__ = ["CutPrompts", "PromptReader", "check_prompts", "find_reader"]
 
 
-class PromptReader:
-    """The tokenizers of a model, with the number of tokens that its text encoders read.
+CONFIGS: Final[Mapping[str, str]] = {
+    "CLIPTokenizer": "CLIPTextConfig",
+    "T5TokenizerFast": "T5Config",
+}
+"""Class of a tokenizer → class of its text encoder's config."""
 
-    A tokenizer without a stated length takes that of its text encoder.
+
+class PromptReader:
+    """The tokenizers of a model, with the number of tokens that each of its text encoders reads.
+
+    A tokenizer without a stated length takes that of its text encoder. A prompt is read as far as
+    the encoder with the most tokens reads it.
 
     Args:
-        base: Stable Diffusion or Stable Diffusion XL model.
+        base: Model of a pipeline in `ddpo.policies.pipelines`.
 
     Raises:
         MissingResourceError: A file is missing or damaged.
-        ConfigError: A tokenizer does not fit its encoder, or two encoders differ in length.
+        ConfigError: A tokenizer does not fit its encoder, or two CLIP encoders differ in length.
     """
 
     def __init__(self, base: BaseModel) -> None:
-        from transformers import CLIPTextConfig
-
+        kind = PIPELINES[base.pipeline]
         self.model = base.word
-        names = ["tokenizer", "tokenizer_2"] if "XL" in base.pipeline else ["tokenizer"]
-        self.tokenizers = [base.load_tokenizer(name) for name in names]
-        limits = []
-        widths = []
-        for name, tokenizer in zip(names, self.tokenizers, strict=True):
-            encoder = base.read(name.replace("tokenizer", "text_encoder"), CLIPTextConfig)
+        self.names = [
+            name
+            for name in kind.tokenizers
+            if name not in kind.optional or base.names(_encoder_of(name))
+        ]
+        self.tokenizers = [base.load_tokenizer(name) for name in self.names]
+        self.lengths: list[int] = []  # tokens of each encoder, including start and end
+        self.widths: list[int] = []  # of each encoder's hidden states
+        for name, tokenizer in zip(self.names, self.tokenizers, strict=True):
+            encoder = _encoder_config(base, name)
             if max(tokenizer.get_vocab().values()) >= encoder.vocab_size:
                 raise ConfigError(
                     f"the {name} of the model {base.word!r} has {len(tokenizer)} tokens, "
                     f"and its text encoder {encoder.vocab_size}"
                 )
-            widths.append(int(encoder.hidden_size))
-            longest = int(encoder.max_position_embeddings)
-            limits.append(min(int(tokenizer.model_max_length), longest))
-        if len(set(limits)) > 1:
+            self.widths.append(int(encoder.hidden_size))
+            longest = int(kind.tokens.get(name) or encoder.max_position_embeddings)
+            own = longest if name in kind.tokens else int(tokenizer.model_max_length)
+            self.lengths.append(min(own, longest))
+        beside = {
+            length
+            for name, length in zip(self.names, self.lengths, strict=True)
+            if name not in kind.tokens
+        }
+        if len(beside) > 1:
             raise ConfigError(
-                f"the text encoders of the model {base.word!r} read {limits[0]} and {limits[1]} "
-                "tokens: they must be equal"
+                f"the text encoders of the model {base.word!r} read {self.lengths[0]} and "
+                f"{self.lengths[1]} tokens: they must be equal"
             )
-        self.length = limits[0]  # tokens, including start and end
-        self.width = sum(widths)  # of the text conditioning, with the encoders side by side
+        self.longest = self.lengths.index(max(self.lengths))
+
+    @property
+    def width(self) -> int:
+        """Width of the text conditioning, with all encoders side by side."""
+        return sum(self.widths)
+
+    @property
+    def length(self) -> int:
+        """The greatest number of tokens that an encoder reads, including start and end."""
+        return self.lengths[self.longest]
 
     @property
     def kept(self) -> int:
         """The number of tokens that are read of a prompt, without start and end."""
-        return self.length - int(self.tokenizers[0].num_special_tokens_to_add())
+        return self._kept(self.longest)
 
     def tokens(self, text: str) -> list[tuple[Tensor, Tensor]]:
         """Padded or cut ids of a text for each encoder, with their mask; int64 `[1, tokens]` each.
@@ -67,11 +94,11 @@ class PromptReader:
         The mask is 0 for padding and else 1.
         """
         found = []
-        for tokenizer in self.tokenizers:
+        for tokenizer, length in zip(self.tokenizers, self.lengths, strict=True):
             made = tokenizer(
                 [text],
                 padding="max_length",
-                max_length=self.length,
+                max_length=length,
                 truncation=True,
                 return_tensors="pt",
             )
@@ -80,21 +107,39 @@ class PromptReader:
 
     def read(self, text: str) -> tuple[tuple[int, ...], ...]:
         """The tokens of a text that each encoder reads; equal tokens mean equal prompts."""
-        return tuple(tuple(ids[: self.kept]) for ids in self._ids(text))
+        return tuple(tuple(ids[: self._kept(at)]) for at, ids in enumerate(self._ids(text)))
 
     def unread(self, text: str) -> str:
-        """The end of a text that exceeds the tokens of an encoder; "" if the text fits."""
-        pairs = zip(self.tokenizers, self._ids(text), strict=True)
+        """The end of a text that exceeds the tokens of the longest encoders; "" if it fits."""
         ends = [
-            tokenizer.decode(ids[self.kept :]) for tokenizer, ids in pairs if len(ids) > self.kept
+            self.tokenizers[at].decode(ids[self.kept :])
+            for at, ids in enumerate(self._ids(text))
+            if self.lengths[at] == self.length and len(ids) > self.kept
         ]
         return max(ends, key=len, default="")
+
+    def _kept(self, at: int) -> int:
+        return self.lengths[at] - int(self.tokenizers[at].num_special_tokens_to_add())
 
     def _ids(self, text: str) -> list[list[int]]:
         return [
             tokenizer(text, add_special_tokens=False, verbose=False).input_ids
             for tokenizer in self.tokenizers
         ]
+
+
+def _encoder_of(tokenizer: str) -> str:
+    """The name of the text encoder that a tokenizer writes for."""
+    return tokenizer.replace("tokenizer", "text_encoder")
+
+
+def _encoder_config(base: BaseModel, tokenizer: str) -> Any:
+    """The config of the text encoder that a tokenizer writes for."""
+    import transformers
+
+    classes = PIPELINES[base.pipeline].classes[tokenizer]
+    base.check_part(_encoder_of(tokenizer))
+    return base.read(_encoder_of(tokenizer), getattr(transformers, CONFIGS[classes[0]]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +191,4 @@ def find_reader(model: str) -> PromptReader | None:
         base = open_model(model)
     except (MissingResourceError, ConfigError):
         return None
-    return PromptReader(base) if base.pipeline.startswith("StableDiffusion") else None
+    return PromptReader(base) if base.pipeline in PIPELINES else None

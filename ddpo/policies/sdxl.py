@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -35,15 +35,12 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
 
     def _load_parts(self, base: BaseModel, dtype: torch.dtype) -> dict[str, Any]:
         from diffusers import AutoencoderKL
-        from transformers import CLIPTextModelWithProjection
 
         parts = super()._load_parts(base, dtype)
         self._zeros_for_empty = bool(base.index.get("force_zeros_for_empty_prompt", True))
         if dtype == torch.float16 and parts["vae"].config["force_upcast"]:
             parts["vae"] = base.load("vae", AutoencoderKL, torch.float32)
-        return parts | {
-            "text_encoder_2": base.load("text_encoder_2", CLIPTextModelWithProjection, dtype),
-        }
+        return parts
 
     def _check_family(self, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         if unet.get("addition_embed_type") != "text_time":
@@ -59,9 +56,8 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     def _latent_size(self, base: BaseModel) -> tuple[int, int]:
         return sample_size(self.unet.config["sample_size"], self.model)
 
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """As `StableDiffusionPolicy.decode`, after undoing any centring and scaling by channel."""
+    def _vae_input(self, latents: Tensor) -> Tensor:
+        """As of `StableDiffusionPolicy`, after undoing any centring and scaling by channel."""
         config = self.vae.config
         mean = config.get("latents_mean")
         std = config.get("latents_std")
@@ -71,7 +67,7 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
                 for one in (mean, std)
             )
             latents = latents.float() * spread + centre * config["scaling_factor"]
-        return super().decode(latents)
+        return super()._vae_input(latents)
 
     @cached_property
     def _size(self) -> Tensor:
@@ -79,9 +75,6 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
         scale = 2 ** (len(self.vae.config["block_out_channels"]) - 1)
         side = [latent * scale for latent in self.latent_shape[1:]]
         return torch.tensor([[*side, 0, 0, *side]], dtype=self.storage_dtype, device=self.device)
-
-    def _text_encoders(self) -> Sequence[Any]:
-        return (self.text_encoder, self.text_encoder_2)
 
     def _encode(self, text: str) -> Conditioning:
         pairs = zip(self._text_encoders(), self.reader.tokens(text), strict=True)

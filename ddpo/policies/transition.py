@@ -7,6 +7,7 @@ the host: the coefficients of all steps are computed once and gathered by step i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast, get_args
 
@@ -17,6 +18,7 @@ from ddpo.errors import ConfigError, one_line
 from ddpo.io.fields import Fields, Maybe, Real, Whole
 from ddpo.io.json_files import check_fields
 from ddpo.policies.schedule import STD_FLOOR, StepCoefficients, along_batch, mean_per_item
+from ddpo.policies.transitions import AUTO
 from ddpo.text import shortened
 
 __all__ = [
@@ -103,6 +105,33 @@ class NoiseSchedule:
             prediction,
             spacing,
             int(ddim.config["steps_offset"]),
+        )
+
+    def sampled_by(self, transition: str, grid: str) -> NoiseSchedule:
+        """This schedule, whose one sampler is DDIM.
+
+        Raises:
+            ConfigError: Another transition, or a grid of flow models, is wanted.
+        """
+        if transition not in (AUTO, "ddim"):
+            raise ConfigError(
+                "is a U-Net that denoises by diffusion, not a flow model: "
+                f"transition must be ddim, got {transition}"
+            )
+        if grid != AUTO:
+            raise ConfigError(
+                f"has the timesteps of its own scheduler, no noise levels of a flow: grid must be "
+                f"{AUTO}, got {grid}"
+            )
+        return self
+
+    def is_of_scheduler(self, config: Mapping[str, Any]) -> bool:
+        """True if a diffusers scheduler config describes this schedule; raises as above."""
+        other = NoiseSchedule.from_scheduler(config)
+        return (
+            other.prediction == self.prediction
+            and other.alphas_cumprod.shape == self.alphas_cumprod.shape
+            and torch.allclose(other.alphas_cumprod, self.alphas_cumprod.cpu())
         )
 
     def timesteps(self, steps: int) -> list[int]:

@@ -88,7 +88,12 @@ def check_rollout(config: TrainConfig, reward: ResolvedReward, likelihood: str) 
 def sampler_settings(config: SampleConfig) -> SamplerSettings:
     """The part of the settings that the sampler needs."""
     return SamplerSettings(
-        steps=config.steps, guidance=config.guidance, eta=config.eta, batch=config.batch
+        steps=config.steps,
+        guidance=config.guidance,
+        eta=config.eta,
+        batch=config.batch,
+        transition=config.transition,
+        grid=config.grid,
     )
 
 

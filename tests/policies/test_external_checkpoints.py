@@ -528,7 +528,10 @@ BAD: dict[str, tuple[tuple[Callable[[Path, Path], None], ...], str]] = {
         "lacks diffusion_pytorch_model.safetensors",
     ),
     "damaged config": ((text("unet/config.json", "{"),), "config.json is damaged"),
-    "another denoiser": ((text("model_index.json", "{}"),), "a pipeline without a UNet"),
+    "another denoiser": (
+        (text("model_index.json", "{}"),),
+        "a pipeline without a denoiser",
+    ),
     "two at once": (
         (other_unet, lora_of(**pair("unet.x"))),
         "name one of unet, pytorch_lora_weights.safetensors",

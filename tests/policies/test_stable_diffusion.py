@@ -202,7 +202,7 @@ def test_only_the_denoiser_stays_on_the_device(
 
         monkeypatch.setattr(module, "to", to)
 
-    for name in ("text_encoder", "vae", "_reference_unet"):
+    for name in ("text_encoder", "vae", "_reference"):
         watch(name)
     conditioning = policy.encode(["a cat", "a dog"])
     assert places == [("text_encoder", "cpu:0"), ("text_encoder", "cpu")]
@@ -218,7 +218,7 @@ def test_only_the_denoiser_stays_on_the_device(
     assert places[3:] == [("vae", "cpu")]  # training
     with policy.reference():
         policy.predict(latents, step, conditioning)
-    assert ("_reference_unet", "cpu:0") in places[4:]
+    assert ("_reference", "cpu:0") in places[4:]
 
 
 def test_remembered_texts_are_bounded_and_the_latest_stay(

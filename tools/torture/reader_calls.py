@@ -156,21 +156,21 @@ def external(place: Path) -> Read:
 
 def unet_config(place: Path) -> Read:
     from ddpo.policies import load_policy
+    from ddpo.policies.checkpoints.denoiser import check_denoiser
     from ddpo.policies.checkpoints.external import recognise
-    from ddpo.policies.checkpoints.unet import check_unet
 
     unet: Any = load_policy("emoji", device="cpu")
 
     def read(file: Path) -> None:
         recognise(file.parent)
-        check_unet(unet.unet, file.parent, "emoji")
+        check_denoiser(unet.unet, file.parent, "emoji")
 
     return read
 
 
 def scheduler(place: Path) -> Read:
     from ddpo.policies import load_policy
-    from ddpo.policies.checkpoints.unet import check_pipeline
+    from ddpo.policies.checkpoints.denoiser import check_pipeline
 
     policy: Any = load_policy("emoji", device="cpu")
     return lambda file: check_pipeline(file.parent.parent, {}, policy.schedule, "emoji")

@@ -145,7 +145,7 @@ READERS: tuple[Reader, ...] = (
     ),
     Reader(
         "config of a UNet",
-        ("ddpo/policies/checkpoints/unet.py",),
+        ("ddpo/policies/checkpoints/denoiser.py",),
         "model/unet/config.json",
         damaged_json,
         calls.unet_config,

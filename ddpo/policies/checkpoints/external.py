@@ -1,8 +1,8 @@
-"""Checkpoints of other trainers: a UNet or a LoRA in a format of diffusers.
+"""Checkpoints of other trainers: a denoiser or a LoRA in a format of diffusers.
 
 They come from a folder, a file or the hub. A checkpoint with parts that ddpo cannot load is an
 error, since its images would not be those of that model. `ddpo.policies.checkpoints.lora` and
-`ddpo.policies.checkpoints.unet` load the weights.
+`ddpo.policies.checkpoints.denoiser` load the weights.
 """
 
 from __future__ import annotations
@@ -15,13 +15,22 @@ from typing import Any, Final
 
 from ddpo.errors import CheckpointError
 from ddpo.io.json_files import read_foreign_json
+from ddpo.policies.checkpoints.denoiser import CONFIG, WEIGHTS, variant_of
 from ddpo.policies.checkpoints.lora import LORA_FILE, PEFT_CONFIG, PEFT_FILE, read_lora
-from ddpo.policies.checkpoints.unet import CONFIG, UNET, WEIGHTS, variant_of
+from ddpo.policies.pipelines import DENOISERS, PIPELINES
 from ddpo.weights import fetch_hub_file, fetch_hub_repository
 
 __all__ = ["ExternalCheckpoint", "fetch", "needs_base", "recognise"]
 
-UNET_CLASS: Final = "UNet2DConditionModel"
+CLASSES: Final = tuple(
+    dict.fromkeys(
+        name
+        for kind in PIPELINES.values()
+        for part in DENOISERS
+        for name in kind.classes.get(part, ())
+    )
+)
+"""Classes of denoisers."""
 MODEL_INDEX: Final = "model_index.json"
 POLICY_FILE: Final = "policy.json"  # of ddpo's own checkpoints
 PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt")
@@ -33,7 +42,7 @@ SMALL: Final = (
     PEFT_CONFIG,
     MODEL_INDEX,
     CONFIG,
-    f"{UNET}/{CONFIG}",
+    *(f"{part}/{CONFIG}" for part in DENOISERS),
     "scheduler/*.json",
 )
 BESIDE: Final = (
@@ -42,7 +51,7 @@ BESIDE: Final = (
     "vae/config.json",
     f"vae/{WEIGHTS}{{}}.safetensors",
 )
-"""Files to compare with the base model, besides the UNet; `{}` is the variant."""
+"""Files to compare with the base model, besides the denoiser; `{}` is the variant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,7 @@ class ExternalCheckpoint:
     """A checkpoint of another trainer."""
 
     kind: str  # "lora" or "full"
-    weights: Path  # the LoRA's file, or the UNet's folder
+    weights: Path  # the LoRA's file, or the denoiser's folder
     adapter: dict[str, Any]  # LoRA rank and alpha (those of most layers), and targets
 
 
@@ -79,7 +88,8 @@ def fetch(name: str, base: str | None) -> Path | None:
         raise needs_base(name)
     if (folder / LORA_FILE).is_file() or (folder / PEFT_FILE).is_file():
         return folder
-    prefix = f"{UNET}/" if (folder / UNET / CONFIG).is_file() else ""
+    prefixes = (f"{part}/" for part in DENOISERS if (folder / part / CONFIG).is_file())
+    prefix = next(prefixes, "")
     for variant in ("", ".fp16"):
         names = (
             f"{prefix}{WEIGHTS}{variant}.safetensors",
@@ -101,36 +111,37 @@ def needs_base(path: Path | str) -> CheckpointError:
 
 
 def recognise(path: Path) -> ExternalCheckpoint | None:
-    """The UNet or LoRA at `path`; None if there is neither.
+    """The denoiser or LoRA at `path`; None if there is neither.
 
     Args:
-        path: Folder of a pipeline, its `unet/`, a folder with one LoRA, or a LoRA file.
+        path: Folder of a pipeline, its `unet/` or `transformer/`, a folder with one LoRA, or a LoRA
+            file.
 
     Raises:
         CheckpointError: The weights are damaged, a pickle, ambiguous, or a LoRA of anything other
-            than a UNet.
+            than a denoiser.
     """
     if path.is_file():
         _refuse_pickle(path)
         return _lora(path) if path.suffix == ".safetensors" else None
-    places = (path / UNET, path)
-    unets = [place for place in places if _class_name(place / CONFIG) == UNET_CLASS]
-    loras = [] if unets else sorted(path.glob("*.safetensors"))
+    places = (*(path / part for part in DENOISERS), path)
+    denoisers = [place for place in places if _class_name(place / CONFIG) in CLASSES]
+    loras = [] if denoisers else sorted(path.glob("*.safetensors"))
     if (path / LORA_FILE).is_file():
         loras = [path / LORA_FILE]
-    if len(unets) + len(loras) > 1:
-        names = ", ".join(found.name for found in (*unets, *loras))
+    if len(denoisers) + len(loras) > 1:
+        names = ", ".join(found.name for found in (*denoisers, *loras))
         raise CheckpointError(
             f"{path} holds more than one thing that could be the checkpoint: name one of {names}"
         )
-    if unets:
-        return _unet(unets[0])
+    if denoisers:
+        return _denoiser(denoisers[0])
     if loras:
         return _lora(loras[0])
     if (path / MODEL_INDEX).is_file():
         raise CheckpointError(
-            f"{path} is a pipeline without a UNet of the class {UNET_CLASS}: "
-            "ddpo evaluates no other denoiser"
+            f"{path} is a pipeline without a denoiser of the class {' or '.join(CLASSES)}: "
+            "ddpo evaluates no other"
         )
     _refuse_pickles_and_folders(path)
     return None
@@ -162,7 +173,7 @@ def _refuse_pickle(file: Path) -> None:
         )
 
 
-def _unet(folder: Path) -> ExternalCheckpoint:
+def _denoiser(folder: Path) -> ExternalCheckpoint:
     if not any(folder.glob("*.safetensors")):
         for pickle in sorted(folder.glob("*.bin")):
             _refuse_pickle(pickle)

@@ -4,7 +4,7 @@ policy.json                         schema, model, base (place and fingerprint o
                                     kind ("lora" or "full"), iteration, LoRA settings, other weights
                                     digests of files (sha256) and of settings (facts_sha256)
 pytorch_lora_weights.safetensors    kind "lora", for `pipeline.load_lora_weights(folder)`
-unet/                               kind "full", for `UNet2DConditionModel.from_pretrained`
+unet/ or transformer/               kind "full", for `from_pretrained` of the denoiser's class
 
 Models other than Stable Diffusion have another file or folder of weights. Checkpoints of other
 trainers have no policy.json (`ddpo.policies.checkpoints.external`).
@@ -39,8 +39,8 @@ from ddpo.io.json_files import JsonError, check_fields, read_json
 from ddpo.io.links import check_links
 from ddpo.policies.checkpoints.external import fetch, needs_base, recognise
 from ddpo.policies.checkpoints.lora import LORA_FILE
-from ddpo.policies.checkpoints.unet import UNET
 from ddpo.policies.model_place import facts_of, fingerprint, place_of, same_place
+from ddpo.policies.pipelines import UNET
 from ddpo.user_code import names_code, refuse_unnamed
 from ddpo.weights import sha256_of
 
@@ -218,8 +218,8 @@ def find_checkpoint(
     external = recognise(path)
     if external is None:
         raise CheckpointError(
-            f"{name} is neither a checkpoint (no {POLICY_FILE}, no UNet or LoRA as safetensors) "
-            "nor a run with finished checkpoints"
+            f"{name} is neither a checkpoint (no {POLICY_FILE}, no denoiser or LoRA as "
+            "safetensors) nor a run with finished checkpoints"
         )
     if base is None:
         raise needs_base(name)

@@ -1,8 +1,8 @@
-"""A LoRA of a UNet in one safetensors file of another trainer.
+"""A LoRA of a denoiser in one safetensors file of another trainer.
 
 The formats, by their tensor names:
 
-- diffusers: "unet.….lora_A.weight";
+- diffusers: "unet.….lora_A.weight", or "transformer.…" for a transformer;
 - peft: "base_model.model.….lora_A.weight" beside an `adapter_config.json`;
 - older diffusers: "unet.….lora.down.weight";
 - attention processors: "….processor.to_q_lora.down.weight", with or without "unet.";
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ddpo.errors import CheckpointError, one_line
 from ddpo.io.fields import COUNT, Fields, MapOf, Maybe, Real, shown
 from ddpo.io.json_files import JsonError, check_fields, parse_foreign, read_foreign_json
+from ddpo.policies.pipelines import DENOISERS, IN_WORDS, TRANSFORMER, UNET
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,29 +90,31 @@ SETTINGS: Final[Fields] = {
 """The kinds of peft's settings that scale a LoRA."""
 ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that ddpo-pytorch and TRL adapt."""
+UNET_CLASS: Final = "UNet2DConditionModel"
 
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A LoRA of a UNet, independent of its file format."""
+    """A LoRA of a denoiser, independent of its file format."""
 
     tensors: dict[str, Tensor]  # by peft's names, without the adapter name
     ranks: dict[str, int]  # layer → rank
     alphas: dict[str, float]  # layer → alpha
     rank_stabilised: bool = False  # scaled by alpha / √rank (arXiv 2312.03732), not alpha / rank
+    denoiser: str = UNET  # the component that it changes, one of `DENOISERS`
 
 
-def read_lora(file: Path, unet: Any = None) -> LoraFile:
+def read_lora(file: Path, denoiser: Any = None) -> LoraFile:
     """The LoRA of a file in any of the formats, read with diffusers' own converters.
 
     Args:
         file: Safetensors file.
-        unet: UNet of diffusers, for the translation of Stable Diffusion XL's original block names;
-            None leaves them.
+        denoiser: Denoiser of diffusers that the LoRA is for, which also translates the original
+            block names of Stable Diffusion XL; None leaves them.
 
     Raises:
-        CheckpointError: The file is damaged, no LoRA, or not one of a UNet alone, or it has weights
-            that are NaN or infinite.
+        CheckpointError: The file is damaged, no LoRA, or not one of a denoiser of this kind alone,
+            or it has weights that are NaN or infinite.
     """
     from ddpo.io.tensors import check_finite, load_tensors
 
@@ -121,29 +124,56 @@ def read_lora(file: Path, unet: Any = None) -> LoraFile:
     settings = _peft_settings(file) or _metadata(file, facts)
     _check_settings(file, settings)
     raw = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in raw.items()}
-    state, network_alphas = _to_diffusers(file, _without_adapter_name(file, raw), unet)
+    raw = _without_adapter_name(file, raw)
+    component = _component(file, raw, denoiser)
+    state, network_alphas = _to_diffusers(file, raw, component, denoiser)
     # UNet2DConditionModel.save_attn_procs wrote no "unet."
-    plain = {key.removeprefix("unet."): tensor for key, tensor in state.items()}
+    plain = {key.removeprefix(f"{component}."): tensor for key, tensor in state.items()}
     tensors = _converted(file, plain)
     ranks = {layer: _rank(file, tensors, layer) for layer in _layers(file, tensors)}
     stated = {
-        _layer_of_alpha(key): value for key, value in _converted(file, network_alphas).items()
+        _layer_of_alpha(key.removeprefix(f"{component}.")): value
+        for key, value in _converted(file, network_alphas).items()
     }
     alphas = {
         layer: stated.get(layer, _alpha_of(layer, rank, settings)) for layer, rank in ranks.items()
     }
-    return LoraFile(tensors, ranks, alphas, bool(settings.get("use_rslora")))
+    return LoraFile(tensors, ranks, alphas, bool(settings.get("use_rslora")), component)
+
+
+def _component(file: Path, tensors: Mapping[str, Tensor], denoiser: Any) -> str:
+    """The component that a LoRA changes, by the names of its tensors or else by the denoiser.
+
+    Raises:
+        CheckpointError: The names are those of another component than the denoiser.
+    """
+    named = {key.partition(".")[0] for key in tensors} & set(DENOISERS)
+    due = UNET if denoiser is None or type(denoiser).__name__ == UNET_CLASS else TRANSFORMER
+    if denoiser is not None and named - {due}:
+        (other,) = named - {due}
+        raise CheckpointError(
+            f"{file} is a LoRA of a {IN_WORDS[other]}, and the denoiser of the base model is a "
+            f"{IN_WORDS[due]}: give the base model that the LoRA was trained on"
+        )
+    return named.pop() if named else due
 
 
 def _to_diffusers(
-    file: Path, tensors: dict[str, Tensor], unet: Any
+    file: Path, tensors: dict[str, Tensor], component: str, denoiser: Any
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The tensors by diffusers' names, and the alphas that the file states."""
     from diffusers.loaders import StableDiffusionLoraLoaderMixin
 
-    config = None if unet is None else unet.config
+    config = None if denoiser is None else denoiser.config
+    alphas: dict[str, float] | None
     try:
-        state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(tensors, unet_config=config)
+        if component == UNET:
+            state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(
+                tensors, unet_config=config
+            )
+        else:  # a transformer's names need no conversion
+            alphas = {key: float(tensors[key]) for key in tensors if key.endswith(".alpha")}
+            state = {key: tensor for key, tensor in tensors.items() if key not in alphas}
     except Exception as error:  # a damaged file can raise anything in the library
         raise CheckpointError(
             f"{file} is no LoRA that diffusers can read: {one_line(error)}"
@@ -237,7 +267,7 @@ def _metadata(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
         found = parse_foreign(facts.get("lora_adapter_metadata", "{}"))
         check_fields(found, {})
         settings = {
-            key.removeprefix("unet."): value
+            key.removeprefix(f"{UNET}.").removeprefix(f"{TRANSFORMER}."): value
             for key, value in found.items()
             if not key.startswith("text_encoder")
         }
@@ -278,33 +308,33 @@ def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 def _layer_of_alpha(key: str) -> str:
     """The layer of a key of diffusers' `network_alphas`, which may end in part of a weight name."""
-    return key.removeprefix("unet.").removesuffix(".alpha").removesuffix(".lora_A.weight")
+    return key.removesuffix(".alpha").removesuffix(".lora_A.weight")
 
 
-def load_lora(unet: Any, file: Path, adapter: str, model: str) -> None:
-    """Adds the LoRA of a file to a UNet, in place of an adapter of the same name.
+def load_lora(denoiser: Any, file: Path, adapter: str, model: str) -> None:
+    """Adds the LoRA of a file to a denoiser, in place of an adapter of the same name.
 
     Args:
-        unet: UNet of diffusers; unchanged if the LoRA does not fit.
+        denoiser: Denoiser of diffusers; unchanged if the LoRA does not fit.
         file: Safetensors file.
         adapter: Name of the new adapter.
         model: Name of the base model in messages.
 
     Raises:
-        CheckpointError: The layers of the LoRA are not those of the UNet.
+        CheckpointError: The layers of the LoRA are not those of the denoiser.
     """
     from peft import LoraConfig
     from peft.utils import set_peft_model_state_dict
 
-    found = read_lora(file, unet)
-    check_lora(found, lambda layer: module_shape(unet, layer), file, model)
+    found = read_lora(file, denoiser)
+    check_lora(found, lambda layer: module_shape(denoiser, layer), file, model)
     wrong = f"{file} does not fit {model!r}"
     try:
         config = LoraConfig(**_config_of(found))
-        if adapter in getattr(unet, "peft_config", {}):
-            unet.delete_adapters(adapter)
-        unet.add_adapter(config, adapter_name=adapter)
-        result = set_peft_model_state_dict(unet, found.tensors, adapter_name=adapter)
+        if adapter in getattr(denoiser, "peft_config", {}):
+            denoiser.delete_adapters(adapter)
+        denoiser.add_adapter(config, adapter_name=adapter)
+        result = set_peft_model_state_dict(denoiser, found.tensors, adapter_name=adapter)
     except (ValueError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{wrong}: {one_line(error)}") from error
     left = [*result.unexpected_keys, *(key for key in result.missing_keys if f".{adapter}." in key)]
@@ -359,12 +389,12 @@ def check_lora(
             )
 
 
-def module_shape(unet: Any, layer: str) -> tuple[int, ...] | None:
-    """The shape of a layer's weight in a UNet; None for a layer without one.
+def module_shape(denoiser: Any, layer: str) -> tuple[int, ...] | None:
+    """The shape of a layer's weight in a denoiser; None for a layer without one.
 
     Raises:
-        AttributeError: The UNet has no such layer.
+        AttributeError: The denoiser has no such layer.
     """
-    own = unet.get_submodule(layer)
+    own = denoiser.get_submodule(layer)
     weight = getattr(getattr(own, "base_layer", own), "weight", None)  # it may have an adapter
     return None if weight is None else tuple(weight.shape)

@@ -1,4 +1,4 @@
-"""The weights of ddpo's own checkpoints of Stable Diffusion, verified before they are used.
+"""The weights of ddpo's own checkpoints of diffusers' models, verified before they are used.
 
 Checkpoints of older versions have no digests, so that their weights are compared with what is known
 of them: the length of the file, the layers and ranks, and that every weight is finite.
@@ -10,11 +10,11 @@ from typing import Any
 
 from ddpo.errors import CheckpointError, one_line
 from ddpo.io.tensors import check_finite, load_tensors
+from ddpo.policies.checkpoints.denoiser import WEIGHTS
 from ddpo.policies.checkpoints.folder import POLICY_FILE, CheckpointInfo
 from ddpo.policies.checkpoints.lora import LoraFile, check_lora, module_shape, read_lora
-from ddpo.policies.checkpoints.unet import WEIGHTS
 
-__all__ = ["load_own_lora", "load_own_unet", "own_lora"]
+__all__ = ["load_own_denoiser", "load_own_lora", "own_lora"]
 
 
 def own_lora(info: CheckpointInfo) -> LoraFile:
@@ -35,11 +35,11 @@ def own_lora(info: CheckpointInfo) -> LoraFile:
     return found
 
 
-def load_own_lora(unet: Any, info: CheckpointInfo, adapter: str, model: str) -> None:
-    """Gives an adapter of a UNet the weights of a checkpoint.
+def load_own_lora(denoiser: Any, info: CheckpointInfo, adapter: str, model: str) -> None:
+    """Gives an adapter of a denoiser the weights of a checkpoint.
 
     Args:
-        unet: UNet of diffusers with the adapter.
+        denoiser: Denoiser of diffusers with the adapter.
         info: The checkpoint.
         adapter: Name of the adapter.
         model: Name of the base model in messages.
@@ -49,11 +49,12 @@ def load_own_lora(unet: Any, info: CheckpointInfo, adapter: str, model: str) -> 
     """
     from peft.utils import set_peft_model_state_dict
 
-    check_lora(own_lora(info), lambda layer: module_shape(unet, layer), info.weights, model)
+    found = own_lora(info)
+    check_lora(found, lambda layer: module_shape(denoiser, layer), info.weights, model)
     tensors, _ = load_tensors(info.weights)
-    state = {name.removeprefix("unet."): tensor for name, tensor in tensors.items()}
+    state = {name.removeprefix(f"{found.denoiser}."): tensor for name, tensor in tensors.items()}
     try:
-        result = set_peft_model_state_dict(unet, state, adapter_name=adapter)
+        result = set_peft_model_state_dict(denoiser, state, adapter_name=adapter)
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{info.weights} does not fit {model!r}: {one_line(error)}"
@@ -63,8 +64,8 @@ def load_own_lora(unet: Any, info: CheckpointInfo, adapter: str, model: str) -> 
         raise CheckpointError(f"{info.weights} does not fit {model!r}: {left[0]}")
 
 
-def load_own_unet(unet: Any, info: CheckpointInfo, model: str) -> None:
-    """Gives a UNet the weights of a checkpoint.
+def load_own_denoiser(denoiser: Any, info: CheckpointInfo, model: str) -> None:
+    """Gives a denoiser the weights of a checkpoint.
 
     Raises:
         CheckpointError: The file is damaged, has weights that are NaN or infinite, or is of another
@@ -74,7 +75,7 @@ def load_own_unet(unet: Any, info: CheckpointInfo, model: str) -> None:
     tensors, _ = load_tensors(file)
     check_finite(tensors, file)
     try:
-        unet.load_state_dict(tensors)
+        denoiser.load_state_dict(tensors)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{info.folder} does not fit {model!r}: {reason}") from error

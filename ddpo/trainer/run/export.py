@@ -18,10 +18,10 @@ from ddpo.io.new_folder import check_new_folder
 from ddpo.io.reading import reading
 from ddpo.policies import load_policy
 from ddpo.policies.base_model import BaseModel, layer_shapes, open_model
+from ddpo.policies.checkpoints.denoiser import check_denoiser, load_denoiser
 from ddpo.policies.checkpoints.folder import (
     LORA_FILE,
     POLICY_FILE,
-    UNET,
     CheckpointInfo,
     check_base,
     check_files,
@@ -29,7 +29,7 @@ from ddpo.policies.checkpoints.folder import (
 )
 from ddpo.policies.checkpoints.lora import check_lora, module_shape
 from ddpo.policies.checkpoints.own import own_lora
-from ddpo.policies.checkpoints.unet import check_unet, load_unet
+from ddpo.policies.pipelines import DENOISERS
 from ddpo.trainer.run.model_card import model_card
 from ddpo.weights import offline
 
@@ -80,7 +80,7 @@ def export(
 def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
     """Writes a checkpoint; arguments and errors as of `export`."""
     check_files(info)
-    if info.weights.name not in (LORA_FILE, UNET):
+    if info.weights.name not in (LORA_FILE, *DENOISERS):
         raise ConfigError(
             f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: "
             f"its weights are {info.weights.name}"
@@ -116,13 +116,16 @@ def _pipeline(info: CheckpointInfo) -> Any:
 
     policy: Any = load_policy(info.model)
     check_base(info, info.model)
-    parts = {name: getattr(policy, name) for name in (*policy.BESIDE, "vae", "unet")}
+    parts = {name: getattr(policy, name) for name in (*policy.BESIDE, "vae")}
+    parts[policy.DENOISER] = policy.denoiser
     if info.kind == "full":
-        check_unet(policy.unet, info.weights, info.model)
-        parts["unet"] = load_unet(info.weights, info.model)
+        check_denoiser(policy.denoiser, info.weights, info.model)
+        parts[policy.DENOISER] = load_denoiser(type(policy.denoiser), info.weights, info.model)
     base = open_model(info.model)
     parts |= {
-        name: base.load_tokenizer(name) for name in base.index if name.startswith("tokenizer")
+        name: base.load_tokenizer(name) if base.names(name) else None
+        for name in base.index
+        if name.startswith("tokenizer")
     }
     scheduler = base.config("scheduler").get("_class_name", "DDIMScheduler")
     parts["scheduler"] = base.read("scheduler", getattr(diffusers, scheduler))
@@ -134,10 +137,13 @@ def _pipeline(info: CheckpointInfo) -> Any:
     pipeline = kind(**parts, **optional, **settings)
     if info.kind == "lora":
         check_lora(
-            own_lora(info), lambda layer: module_shape(policy.unet, layer), info.weights, info.model
+            own_lora(info),
+            lambda layer: module_shape(policy.denoiser, layer),
+            info.weights,
+            info.model,
         )
         pipeline.load_lora_weights(info.folder, weight_name=LORA_FILE)
-        pipeline.fuse_lora(components=["unet"])
+        pipeline.fuse_lora(components=[policy.DENOISER])
         pipeline.unload_lora_weights()
     return pipeline
 

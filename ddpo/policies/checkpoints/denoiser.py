@@ -1,4 +1,4 @@
-"""A UNet of another trainer in a folder of diffusers, alone or in a whole pipeline."""
+"""A denoiser of another trainer in a folder of diffusers, alone or in a whole pipeline."""
 
 from __future__ import annotations
 
@@ -18,48 +18,46 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONFIG",
-    "UNET",
     "WEIGHTS",
+    "check_denoiser",
     "check_pipeline",
-    "check_unet",
-    "load_unet",
-    "read_unet",
+    "load_denoiser",
+    "read_denoiser",
     "variant_of",
 ]
 
-UNET: Final = "unet"
 CONFIG: Final = "config.json"
-WEIGHTS: Final = "diffusion_pytorch_model"  # diffusers' name for the weights of a UNet or VAE
+WEIGHTS: Final = "diffusion_pytorch_model"  # diffusers' name for the weights of a denoiser or VAE
 LIBRARY_ERRORS: Final = (ValueError, TypeError, KeyError, AttributeError, RuntimeError, IndexError)
 """Errors for values that a config should not have."""
 NOT_COMPARED: Final = ("sample_size", "upcast_attention")
-"""Settings of a UNet that do not change the meaning of its weights."""
+"""Settings of a denoiser that do not change the meaning of its weights."""
 
 
-def variant_of(unet: Path) -> str | None:
-    """The variant of the weights in a UNet's folder: None for plain ones, else "fp16" or "bf16".
+def variant_of(folder: Path) -> str | None:
+    """The variant of a denoiser's weights: None for plain ones, else "fp16" or "bf16".
 
     Raises:
         CheckpointError: There are no safetensors, or they are damaged.
     """
     try:
-        return weight_files(unet).variant
+        return weight_files(folder).variant
     except MissingResourceError as error:
         raise CheckpointError(str(error)) from error
 
 
-def check_unet(unet: Any, weights: Path, model: str) -> None:
-    """Raises unless a UNet's folder has the architecture of the base model, by their configs.
+def check_denoiser(denoiser: Any, weights: Path, model: str) -> None:
+    """Raises unless a denoiser's folder has the architecture of the base model, by their configs.
 
     Raises:
         CheckpointError: The architectures differ; the message names the first such setting.
     """
-    parameters = inspect.signature(type(unet).__init__).parameters
+    parameters = inspect.signature(type(denoiser).__init__).parameters
     config = read_foreign_json(weights / CONFIG)
     for name, parameter in parameters.items():
-        if name not in ("self", *NOT_COMPARED) and name in unet.config:
+        if name not in ("self", *NOT_COMPARED) and name in denoiser.config:
             theirs = _plain(config.get(name, parameter.default))
-            ours = _plain(unet.config[name])
+            ours = _plain(denoiser.config[name])
             if theirs != ours:
                 raise CheckpointError(
                     f"{weights} has another architecture than {model!r}: "
@@ -71,27 +69,31 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
-def read_unet(weights: Path, model: str) -> dict[str, Tensor]:
-    """The weights of a UNet's folder by name, in float32; errors as of `load_unet`."""
-    state: dict[str, Tensor] = load_unet(weights, model).state_dict()
+def read_denoiser(kind: Any, weights: Path, model: str) -> dict[str, Tensor]:
+    """The weights of a denoiser's folder by name; arguments and errors as of `load_denoiser`."""
+    state: dict[str, Tensor] = load_denoiser(kind, weights, model).state_dict()
     return state
 
 
 @without_loading_bars()
-def load_unet(weights: Path, model: str) -> Any:
-    """The UNet of a folder, in float32, from files of any number and precision.
+def load_denoiser(kind: Any, weights: Path, model: str) -> Any:
+    """The denoiser of a folder, in float32, from files of any number and precision.
+
+    Args:
+        kind: Class of the denoiser in diffusers.
+        weights: Its folder.
+        model: Name of the base model in messages.
 
     Raises:
         CheckpointError: The files are damaged, the weights do not match the folder's config, or
             some are NaN or infinite.
     """
     import torch
-    from diffusers import UNet2DConditionModel
 
     from ddpo.io.tensors import check_finite
 
     try:
-        unet, info = UNet2DConditionModel.from_pretrained(
+        denoiser, info = kind.from_pretrained(
             weights,
             use_safetensors=True,
             variant=variant_of(weights),
@@ -114,12 +116,12 @@ def load_unet(weights: Path, model: str) -> Any:
             f"{weights} does not fit {model!r}: "
             f"{odd[0]} is in one of them only, or of another shape"
         )
-    check_finite(unet.state_dict(), weights)
-    return unet
+    check_finite(denoiser.state_dict(), weights)
+    return denoiser
 
 
 def check_pipeline(folder: Path, parts: Mapping[str, Any], schedule: Any, model: str) -> None:
-    """Raises if a pipeline differs from the base model in more than its UNet.
+    """Raises if a pipeline differs from the base model in more than its denoiser.
 
     Text encoder and VAE are compared if they are safetensors, up to the rounding of float16 or, for
     weights stored in it, of bfloat16.
@@ -127,7 +129,7 @@ def check_pipeline(folder: Path, parts: Mapping[str, Any], schedule: Any, model:
     Args:
         folder: Folder of a pipeline; in any other folder there is nothing to compare.
         parts: Text encoders and VAE of the base model, by name.
-        schedule: `NoiseSchedule` of the base model.
+        schedule: Schedule of the base model.
         model: Name of the base model in messages.
 
     Raises:
@@ -151,22 +153,14 @@ def check_pipeline(folder: Path, parts: Mapping[str, Any], schedule: Any, model:
 
 def _same_schedule(file: Path, schedule: Any) -> bool:
     """True if a scheduler's config describes the schedule of the base model."""
-    import torch
-
-    from ddpo.policies.transition import NoiseSchedule
-
     config = read_foreign_json(file)
     try:
-        theirs = NoiseSchedule.from_scheduler(config)
+        same: bool = schedule.is_of_scheduler(config)
     except UserError:
         raise
     except LIBRARY_ERRORS as error:
         raise CheckpointError(f"{file} is damaged: {one_line(error)}") from error
-    return (
-        theirs.prediction == schedule.prediction
-        and theirs.alphas_cumprod.shape == schedule.alphas_cumprod.shape
-        and torch.allclose(theirs.alphas_cumprod, schedule.alphas_cumprod.cpu())
-    )
+    return same
 
 
 @without_loading_bars()
