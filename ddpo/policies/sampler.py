@@ -35,6 +35,7 @@ __all__ = [
     "sample_images",
     "sample_noise",
     "sample_trajectory",
+    "schedule_of",
 ]
 
 
@@ -78,14 +79,14 @@ def sample_noise(key: SampleKey, seed: int, steps: int, shape: tuple[int, ...]) 
     return torch.randn((steps + 1, *shape), generator=generator)
 
 
-def coefficients_of(policy: Policy, settings: SamplerChoice) -> StepCoefficients:
-    """The coefficients of a sampler run on the policy's device, by transition and grid.
+def schedule_of(policy: Policy, settings: SamplerChoice) -> Schedule:
+    """The policy's schedule with the chosen transition and grid.
 
     A schedule with several of them has a method `sampled_by(transition, grid)`, which returns the
     schedule of that sampler.
 
     Raises:
-        ConfigError: The model has no such transition or grid, or a number is out of range.
+        ConfigError: The model has no such transition or grid.
     """
     schedule: Schedule = policy.schedule
     words = (settings.transition, settings.grid)
@@ -100,7 +101,24 @@ def coefficients_of(policy: Policy, settings: SamplerChoice) -> StepCoefficients
             schedule = choose(*words)
         except ConfigError as error:
             raise ConfigError(f"the model {policy.model!r} {error}") from None
-    return schedule.coefficients_on(policy.device, settings.steps, settings.eta)
+    return schedule
+
+
+def coefficients_of(
+    policy: Policy, settings: SamplerChoice, eta: float | None = None
+) -> StepCoefficients:
+    """The coefficients of a sampler run on the policy's device.
+
+    Args:
+        policy: Denoiser.
+        settings: Settings of the run.
+        eta: Stochasticity of the steps in place of that of the settings.
+
+    Raises:
+        ConfigError: The model has no such transition or grid, or a number is out of range.
+    """
+    chosen = settings.eta if eta is None else eta
+    return schedule_of(policy, settings).coefficients_on(policy.device, settings.steps, chosen)
 
 
 def guided(
@@ -183,7 +201,7 @@ def sample_trajectory(
     if noisy is not None:
         still = ~np.concatenate([noisy, np.repeat(noisy[-1:], padding, axis=0)])
         rows = rows + settings.steps * moved(torch.from_numpy(still), device)
-        without = policy.schedule.coefficients_on(device, settings.steps, 0.0)
+        without = coefficients_of(policy, settings, eta=0.0)
         coefficients = coefficients.followed_by(without)
     for index in range(settings.steps):
         step = rows[:, index]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ddpo.devices import moved
 from ddpo.policies.policy import Policy
-from ddpo.policies.sampler import guided
+from ddpo.policies.sampler import coefficients_of, guided
 from ddpo.policies.schedule import StepCoefficients, along_batch, mean_per_item
 from ddpo.policies.transition import gaussian_log_prob
 from ddpo.trainer.config import TrainConfig
@@ -244,9 +244,7 @@ class TransitionLikelihood(_RolloutItems):
 
     def _changes(self) -> Tensor:
         """|b| of every step without noise, float32 `[steps]`."""
-        sample = self.config.sample
-        device = self.policy.device
-        return self.policy.schedule.coefficients_on(device, sample.steps, 0.0).b.abs()
+        return coefficients_of(self.policy, self.config.sample, eta=0.0).b.abs()
 
     def _asked(self, images: Tensor, steps: Tensor, reference: Tensor | None) -> dict[str, Tensor]:
         """The fields that the algorithm needs, each `[items, …]`."""

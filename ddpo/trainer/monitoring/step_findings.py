@@ -12,6 +12,7 @@ from typing import Final
 
 from ddpo.policies.flow_schedule import FlowSchedule
 from ddpo.policies.policy import Policy
+from ddpo.policies.sampler import schedule_of
 from ddpo.policies.schedule import StepCoefficients
 from ddpo.text import count
 from ddpo.trainer.config import TrainConfig
@@ -77,7 +78,7 @@ def _trained(config: TrainConfig) -> Sequence[int]:
 
 def _too_much_noise(policy: Policy, config: TrainConfig) -> list[Finding]:
     """A warning for a guidance-distilled flow model with much noise; else nothing."""
-    schedule = policy.schedule
+    schedule = schedule_of(policy, config.sample)
     distilled = getattr(policy, "guidance_distilled", False)
     if not distilled or not isinstance(schedule, FlowSchedule) or schedule.step not in NOISY:
         return []
