@@ -152,7 +152,8 @@ def test_the_divergence_is_that_of_torch(made: dict[str, Any]) -> None:
 def test_the_kl_on_the_affine_table_is_that_of_the_means(made: dict[str, Any]) -> None:
     """b² · mean((f - f_ref)²) / (2 k²) is the KL of the steps, for every sampler."""
     items = made["items"]
-    b, k = items.step.b, items.step.k
+    b = items.step.b
+    k = items.step.k
     on_table = b**2 / (2 * k**2) * output_distance(items.output, items.old_output)
     torch.testing.assert_close(items.divergence(), on_table, rtol=1e-10, atol=1e-15)
 
@@ -169,7 +170,8 @@ def test_the_change_of_a_flow_step_is_its_time(shift: float, eta: float) -> None
 def test_the_temporal_weight_is_2_25_times_the_noise_of_flow_sde() -> None:
     schedule = FlowSchedule(3.0, "linspace", "flow_sde")
     sigma = schedule.sigmas(STEPS)
-    now, after = sigma[1:-1], sigma[2:]
+    now = sigma[1:-1]
+    after = sigma[2:]
     std = 0.7 * torch.sqrt(now / (1 - now)) * torch.sqrt(now - after)
     found = temporal_weight(schedule.coefficients(STEPS, 0.7).std[1:].double())
     torch.testing.assert_close(found, 2.25 * std, rtol=1e-6, atol=1e-7)
@@ -179,7 +181,8 @@ def test_the_balanced_weight_is_that_of_flash_grpo() -> None:
     """1 / (√|Δ| / s + s √|Δ| (1 - t) / (2 t)), with Flow-SDE's s = a √(t / (1 - t))."""
     schedule = FlowSchedule(3.0, "linspace", "flow_sde")
     sigma = schedule.sigmas(STEPS)
-    now, time = sigma[1:-1], sigma[1:-1] - sigma[2:]
+    now = sigma[1:-1]
+    time = now - sigma[2:]
     s = 0.7 * torch.sqrt(now / (1 - now))
     expected = 1 / (time.sqrt() / s + s * time.sqrt() * (1 - now) / (2 * now))
     table = schedule.coefficients(STEPS, 0.7)
