@@ -194,6 +194,8 @@ def model_folder(word: str) -> Path:
     """The local folder of a base model, fetched for a hub id; raises as `open_model`."""
     place = locate(word)
     if place.kind == "name":
+        if word not in EMBEDDED:
+            raise MissingResourceError(f"the model {word!r} is of a plug-in and has no folder")
         folder = Path(str(files(EMBEDDED[word]) / "weights"))
         _verify(folder, word)
         return folder
