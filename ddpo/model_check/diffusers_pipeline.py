@@ -15,6 +15,7 @@ from ddpo.policies.pipelines import PIPELINES
 from ddpo.policies.policy import TrainablePolicy
 from ddpo.policies.sampler import sample_images, sample_noise
 from ddpo.rewards.check.definition import CheckFailed
+from ddpo.weights import without_loading_bars
 
 __all__ = ["TOLERANCE", "largest_difference", "pipeline_of"]
 
@@ -24,17 +25,21 @@ TOLERANCE: Final = 1e-3
 Rounding errors grow from step to step, so that equal formulas give no equal bits.
 """
 
+EMBEDDED: Final = "emoji"
+"""The registered name that is a folder; entry points are factories."""
+
 GUIDANCE: Final[Mapping[str, Callable[[float], float]]] = {
     "ZImagePipeline": lambda guidance: guidance - 1,
 }
 """Pipeline → its guidance scale for one of ddpo; the same number in all others."""
 
 
+@without_loading_bars()
 def pipeline_of(word: str) -> Any:
     """The pipeline of a model in float32 on the CPU; None for a factory and an unknown pipeline."""
     import diffusers
 
-    if locate(word).kind not in ("folder", "hub") and word not in ("emoji",):
+    if locate(word).kind not in ("folder", "hub") and word != EMBEDDED:
         return None
     base = open_model(word)
     kind = getattr(diffusers, base.pipeline, None)
@@ -42,7 +47,9 @@ def pipeline_of(word: str) -> Any:
         return None
     accepted = inspect.signature(kind.__init__).parameters
     options = {"safety_checker": None} if "safety_checker" in accepted else {}
-    pipeline = kind.from_pretrained(base.folder, local_files_only=True, **options)
+    pipeline = kind.from_pretrained(
+        base.folder, local_files_only=True, dtype=torch.float32, **options
+    )
     pipeline.set_progress_bar_config(disable=True)
     if "unet" in accepted:
         pipeline.scheduler = _ddim(base)
