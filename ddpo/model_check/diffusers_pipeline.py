@@ -19,8 +19,8 @@ from ddpo.weights import without_loading_bars
 
 __all__ = ["TOLERANCE", "largest_difference", "pipeline_of"]
 
-TOLERANCE: Final = 1e-3
-"""Greatest difference of two pixels in [0, 1]: a quarter of a level of 8 bits.
+TOLERANCE: Final = 1e-4
+"""Greatest difference of two pixels in [0, 1].
 
 Rounding errors grow from step to step, so that equal formulas give no equal bits.
 """
