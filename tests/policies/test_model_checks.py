@@ -30,6 +30,7 @@ import time
 import torch
 from tiny import TinyPolicy
 from ddpo.io.tensors import load_tensors
+from ddpo.policies.schedule import along_batch
 from ddpo.policies.transition import NoiseSchedule
 
 class Louder(NoiseSchedule):
@@ -38,6 +39,9 @@ class Louder(NoiseSchedule):
         values = {name: getattr(found, name) for name in self.names}
         louder = {name: torch.where(one > 1e-6, 1.5 * one, one) for name, one in values.items()}
         return replace(found, **louder)
+    def mean(self, output, x_t, step, coefficients):
+        a, b = (along_batch(one[step], x_t) for one in (coefficients.a, coefficients.b))
+        return a * x_t.float() + b * output
 
 class Wrong(TinyPolicy):
 """
