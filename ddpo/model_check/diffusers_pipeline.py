@@ -96,4 +96,4 @@ def largest_difference(
 
 
 def _arguments(pipeline: Any) -> Mapping[str, Any]:
-    return inspect.signature(pipeline.__call__).parameters
+    return inspect.signature(type(pipeline).__call__).parameters

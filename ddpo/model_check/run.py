@@ -6,60 +6,19 @@ import inspect
 import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
-from typing import Final
 
 from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import INTERRUPTS
 from ddpo.model_check.model_under_test import ModelUnderTest
 from ddpo.model_check.names import FIRST, check_names
-from ddpo.model_check.promises.conditioning import conditioning_per_item
-from ddpo.model_check.promises.construction import construction
-from ddpo.model_check.promises.decoding import decoding
-from ddpo.model_check.promises.gradient import gradient
-from ddpo.model_check.promises.images import equal_images
-from ddpo.model_check.promises.log_prob import log_prob
-from ddpo.model_check.promises.lora import lora_there_and_back
-from ddpo.model_check.promises.marginal import marginal
-from ddpo.model_check.promises.memory import memory
-from ddpo.model_check.promises.prediction import prediction_per_item
-from ddpo.model_check.promises.random_state import random_state
-from ddpo.model_check.promises.ratio import ratio_bfloat16, ratio_float16, ratio_float32
-from ddpo.model_check.promises.reference import reference
-from ddpo.model_check.promises.resume import resume
-from ddpo.model_check.promises.trained_weights import trained_weights
+from ddpo.model_check.promises import CHECKS, Probe
 from ddpo.rewards.check.definition import CheckFailed, CheckResult, CheckSkipped, Outcome
 from ddpo.rewards.check.global_state import preserved
 from ddpo.rewards.check.testing import report_to_pytest
 from ddpo.rewards.check.time_limits import TimeLimits
 
 __all__ = ["CHECKS", "check_model", "iter_results", "model_tests", "render_checks_markdown"]
-
-Probe = Callable[[ModelUnderTest], str | None]
-
-CHECKS: Final[dict[str, Probe]] = {
-    probe.__name__.replace("_", "-"): probe
-    for probe in (
-        construction,
-        trained_weights,
-        conditioning_per_item,
-        prediction_per_item,
-        decoding,
-        random_state,
-        marginal,
-        log_prob,
-        equal_images,
-        ratio_float32,
-        ratio_bfloat16,
-        ratio_float16,
-        gradient,
-        reference,
-        lora_there_and_back,
-        resume,
-        memory,
-    )
-}
-"""Name → check, in the order in which they run. The docstring is the demand."""
 
 
 def iter_results(

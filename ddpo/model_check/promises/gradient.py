@@ -29,7 +29,8 @@ def gradient(tested: ModelUnderTest) -> str | None:
         line = _Line(tested, tested.adapted(kind))
         step = FIRST_STEP
         for _ in range(MOST_DOUBLINGS):
-            difference, expected = line.difference(step), line.integral(step)
+            difference = line.difference(step)
+            expected = line.integral(step)
             if max(abs(difference), abs(expected)) > CLEAR * line.rounding:
                 break
             step *= 2

@@ -48,7 +48,8 @@ def log_prob(tested: ModelUnderTest) -> str | None:
 def _check_table(tested: ModelUnderTest, policy: TrainablePolicy) -> None:
     """Raises unless the coefficients describe the mean and the noise of a step."""
     coefficients = tested.coefficients(policy)
-    noise, std = coefficients.noise_std, coefficients.std
+    noise = coefficients.noise_std
+    std = coefficients.std
     if not torch.equal(noise.clamp_min(STD_FLOOR), std):
         raise CheckFailed(
             f"the sampler adds noise of {noise.tolist()}, and the density has {std.tolist()}"
