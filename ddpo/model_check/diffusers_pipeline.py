@@ -76,7 +76,7 @@ def largest_difference(
     noise = torch.stack([sample_noise(key, 9, STEPS, policy.latent_shape)[0] for key in keys])
     (ours,) = sample_images(policy, keys, tested.settings(guidance, eta=0.0), seed=9)
     height, width = ours.pixels.shape[-2:]
-    scale = GUIDANCE.get(type(pipeline).__name__, lambda same: same)
+    scale = GUIDANCE.get(type(pipeline).__name__, float)
     options: dict[str, Any] = {"eta": 0.0} if "eta" in _arguments(pipeline) else {}
     theirs = pipeline(
         [key.prompt.text for key in keys],
