@@ -28,6 +28,7 @@ DENOISERS: Final = (UNET, TRANSFORMER)
 
 CLIP_TOKENIZER: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZER: Final = ("T5TokenizerFast", "T5Tokenizer")
+QWEN_TOKENIZER: Final = ("Qwen2TokenizerFast", "Qwen2Tokenizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class PipelineKind:
     optional: tuple[str, ...] = ()  # components that the pipeline does without
     tokens: Mapping[str, int] = field(default_factory=dict)
     """Tokenizer → tokens that the pipeline gives an encoder that has no limit itself."""
+    thinking: bool | None = None
+    """Option `enable_thinking` of the chat template around each text; None without a template."""
 
     @property
     def tokenizers(self) -> tuple[str, ...]:
@@ -94,6 +97,29 @@ PIPELINES: Final[Mapping[str, PipelineKind]] = {
         },
         optional=("text_encoder_3", "tokenizer_3"),
         tokens={"tokenizer_3": 256},
+    ),
+    "FluxPipeline": PipelineKind(
+        policy="ddpo.policies.flux:FluxPolicy",
+        classes={
+            "transformer": ("FluxTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("CLIPTextModel",),
+            "text_encoder_2": ("T5EncoderModel",),
+            "tokenizer": CLIP_TOKENIZER,
+            "tokenizer_2": T5_TOKENIZER,
+        },
+        tokens={"tokenizer_2": 512},
+    ),
+    "Flux2KleinPipeline": PipelineKind(
+        policy="ddpo.policies.flux_2_klein:Flux2KleinPolicy",
+        classes={
+            "transformer": ("Flux2Transformer2DModel",),
+            "vae": ("AutoencoderKLFlux2",),
+            "text_encoder": ("Qwen3ForCausalLM",),
+            "tokenizer": QWEN_TOKENIZER,
+        },
+        tokens={"tokenizer": 512},
+        thinking=False,
     ),
 }
 """Class of a pipeline → its kind."""

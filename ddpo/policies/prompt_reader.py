@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import ConfigError, MissingResourceError, PromptError
+from ddpo.errors import ConfigError, MissingResourceError, PromptError, one_line
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.model_place import place_of
 from ddpo.policies.pipelines import PIPELINES
-from ddpo.text import shortened_middle
+from ddpo.text import shortened, shortened_middle
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,27 +21,32 @@ __all__ = ["CutPrompts", "PromptReader", "check_prompts", "find_reader"]
 CONFIGS: Final[Mapping[str, str]] = {
     "CLIPTokenizer": "CLIPTextConfig",
     "T5TokenizerFast": "T5Config",
+    "Qwen2TokenizerFast": "Qwen3Config",
 }
 """Class of a tokenizer → class of its text encoder's config."""
+MARK: Final = "\u2603"
+"""A text that no chat template has, to find the place of the user's text in it."""
 
 
 class PromptReader:
     """The tokenizers of a model, with the number of tokens that each of its text encoders reads.
 
     A tokenizer without a stated length takes that of its text encoder. A prompt is read as far as
-    the encoder with the most tokens reads it.
+    the encoder with the most tokens reads it. A chat model reads it within its chat template.
 
     Args:
         base: Model of a pipeline in `ddpo.policies.pipelines`.
 
     Raises:
         MissingResourceError: A file is missing or damaged.
-        ConfigError: A tokenizer does not fit its encoder, or two CLIP encoders differ in length.
+        ConfigError: A tokenizer does not fit its encoder, a chat template is missing or damaged, or
+            two CLIP encoders differ in length.
     """
 
     def __init__(self, base: BaseModel) -> None:
         kind = PIPELINES[base.pipeline]
         self.model = base.word
+        self.thinking = kind.thinking
         self.names = [
             name
             for name in kind.tokenizers
@@ -72,6 +77,7 @@ class PromptReader:
                 f"{self.lengths[1]} tokens: they must be equal"
             )
         self.longest = self.lengths.index(max(self.lengths))
+        self._before = [len(self._head(tokenizer)) for tokenizer in self.tokenizers]
 
     @property
     def width(self) -> int:
@@ -96,7 +102,7 @@ class PromptReader:
         found = []
         for tokenizer, length in zip(self.tokenizers, self.lengths, strict=True):
             made = tokenizer(
-                [text],
+                [self._rendered(tokenizer, text)],
                 padding="max_length",
                 max_length=length,
                 truncation=True,
@@ -119,7 +125,43 @@ class PromptReader:
         return max(ends, key=len, default="")
 
     def _kept(self, at: int) -> int:
-        return self.lengths[at] - int(self.tokenizers[at].num_special_tokens_to_add())
+        special = int(self.tokenizers[at].num_special_tokens_to_add())
+        return self.lengths[at] - special - self._before[at]
+
+    def _rendered(self, tokenizer: Any, text: str) -> str:
+        """The text as an encoder reads it, within the chat template of a chat model.
+
+        Raises:
+            ConfigError: The tokenizer has no chat template, or a damaged one.
+        """
+        if self.thinking is None:
+            return text
+        try:
+            rendered = tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=self.thinking,
+            )
+        except Exception as error:  # a template is a program of the model's author
+            reason = shortened(one_line(error), 200)
+            raise ConfigError(
+                f"the tokenizer of the model {self.model!r} has no chat template that can be "
+                f"filled: {reason}"
+            ) from error
+        return str(rendered)
+
+    def _head(self, tokenizer: Any) -> list[int]:
+        """The tokens before the user's text in a chat template; [] without one."""
+        if self.thinking is None:
+            return []
+        head, mark, _ = self._rendered(tokenizer, MARK).partition(MARK)
+        if not mark:
+            raise ConfigError(
+                f"the chat template of the model {self.model!r} leaves out the user's text"
+            )
+        ids: list[int] = tokenizer(head, add_special_tokens=False, verbose=False).input_ids
+        return ids
 
     def _ids(self, text: str) -> list[list[int]]:
         return [
