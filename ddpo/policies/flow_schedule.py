@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
 from ddpo.errors import ConfigError
 from ddpo.policies.schedule import STD_FLOOR, StepCoefficients, along_batch
+from ddpo.policies.transitions import AUTO, FLOW_TRANSITIONS
 
 __all__ = ["FlowSchedule", "Grid", "Step", "flux_shift", "shifted"]
 
@@ -141,6 +142,10 @@ class FlowSchedule:
         default_factory=dict, init=False, repr=False, compare=False
     )
 
+    _variants: dict[tuple[str, str], FlowSchedule] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
     def __post_init__(self) -> None:
         if not (math.isfinite(self.shift) and self.shift > 0):
             raise ConfigError(f"the shift of a flow must be above 0, got {self.shift}")
@@ -165,6 +170,23 @@ class FlowSchedule:
         if isinstance(shift, bool) or not isinstance(shift, (int, float)):
             raise ConfigError(f"the scheduler's shift must be a number, got {shift!r}")
         return cls(float(shift), grid)
+
+    def sampled_by(self, transition: str, grid: str) -> FlowSchedule:
+        """The schedule with another transition or grid; "auto" for those of this one.
+
+        Raises:
+            ConfigError: The transition is not one of a flow.
+        """
+        step = self.step if transition == AUTO else transition
+        if step not in FLOW_TRANSITIONS:
+            raise ConfigError(
+                f"is a flow model: transition must be {', '.join(FLOW_TRANSITIONS[:-1])} or "
+                f"{FLOW_TRANSITIONS[-1]}, got {step}"
+            )
+        key = (step, self.grid if grid == AUTO else grid)
+        if key not in self._variants:
+            self._variants[key] = replace(self, step=cast(Step, step), grid=cast(Grid, key[1]))
+        return self._variants[key]
 
     def is_of_scheduler(self, config: Mapping[str, Any]) -> bool:
         """True if a diffusers scheduler config has this shift; raises as above."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SamplerSettings, guided
-from ddpo.policies.schedule import STD_FLOOR
+from ddpo.policies.schedule import STD_FLOOR, coefficients_of
 from ddpo.types import Trajectory
 
 __all__ = ["trajectory_kl"]
@@ -54,7 +54,7 @@ def trajectory_kl(
         raise ValueError(
             f"paths of shape {shape} for {len(texts)} texts and {settings.steps} steps"
         )
-    coefficients = policy.schedule.coefficients_on(policy.device, settings.steps, settings.eta)
+    coefficients = coefficients_of(policy.schedule, policy.model, settings, policy.device)
     noisy = [index for index, std in enumerate(coefficients.noise_std.tolist()) if std > STD_FLOOR]
     if not noisy:
         return torch.full((len(texts),), torch.nan, dtype=torch.float64)

@@ -18,7 +18,9 @@ from torch import Tensor
 from ddpo.devices import moved
 from ddpo.policies.conditioning import concatenated, expanded
 from ddpo.policies.policy import Policy
+from ddpo.policies.schedule import coefficients_of
 from ddpo.policies.transition import gaussian_log_prob
+from ddpo.policies.transitions import AUTO, check_eta, check_words
 from ddpo.ranges import BATCH, ETA, GUIDANCE, STEPS, check_numbers
 from ddpo.types import ImageBatch, Prompt, Trajectory
 
@@ -38,17 +40,21 @@ class SamplerSettings:
     """The settings of the sampler.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is out of range, or a word is unknown.
     """
 
     steps: Annotated[int, STEPS] = 20
     # Classifier-free guidance scale w of ε_u + w (ε_c - ε_u); 1 is no guidance at half the cost.
     guidance: Annotated[float, GUIDANCE] = 3.0
-    eta: Annotated[float, ETA] = 1.0
+    eta: Annotated[float, ETA] = 1.0  # of DDIM or of the transition
     batch: Annotated[int, BATCH] = 32  # images per call of the denoiser
+    transition: str = AUTO  # kind of the steps; see `ddpo.policies.transitions`
+    grid: str = AUTO  # noise levels of a flow model
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        check_words(self.transition, self.grid)
+        check_eta(self.transition, self.eta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +157,7 @@ def sample_trajectory(
     padded = [*keys, *[keys[-1]] * padding]
     prompts += [prompts[-1]] * padding
     device = policy.device
-    coefficients = policy.schedule.coefficients_on(device, settings.steps, settings.eta)
+    coefficients = coefficients_of(policy.schedule, policy.model, settings, device)
     shape = policy.latent_shape
     samples = torch.stack([sample_noise(key, seed, settings.steps, shape) for key in padded])
     noise = moved(samples, device)

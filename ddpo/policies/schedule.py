@@ -16,7 +16,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["STD_FLOOR", "Schedule", "StepCoefficients", "along_batch", "mean_per_item"]
+from ddpo.errors import ConfigError
+from ddpo.policies.transitions import AUTO
+
+__all__ = [
+    "STD_FLOOR",
+    "SamplerChoice",
+    "Schedule",
+    "StepCoefficients",
+    "along_batch",
+    "coefficients_of",
+    "mean_per_item",
+]
 
 STD_FLOOR = 1e-6
 """Least standard deviation of a step, so that η = 0 divides by no zero. Source: jannerm/ddpo."""
@@ -52,6 +63,30 @@ def along_batch(values: Tensor, latents: Tensor) -> Tensor:
 def mean_per_item(values: Tensor) -> Tensor:
     """Means over all dimensions but the first, `[batch]`."""
     return values.mean(tuple(range(1, values.ndim)))
+
+
+class SamplerChoice(Protocol):
+    """The settings of a sampler run that decide its coefficients."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        ...
+
+    @property
+    def eta(self) -> float:
+        """Stochasticity of the steps."""
+        ...
+
+    @property
+    def transition(self) -> str:
+        """Kind of the steps, a word of `ddpo.policies.transitions`."""
+        ...
+
+    @property
+    def grid(self) -> str:
+        """Noise levels, a word of `ddpo.policies.transitions`."""
+        ...
 
 
 class Schedule(Protocol):
@@ -103,3 +138,34 @@ class Schedule(Protocol):
     def nearest_level(self, signal: float) -> int:
         """The level whose share of signal ᾱ = SNR / (1 + SNR) is closest to `signal`."""
         ...
+
+
+def coefficients_of(
+    schedule: Schedule, model: str, settings: SamplerChoice, device: torch.device
+) -> StepCoefficients:
+    """The coefficients of a sampler run, for the transition and the grid of its settings.
+
+    A schedule with several of them has a method `sampled_by(transition, grid)`, which returns the
+    schedule of that sampler.
+
+    Args:
+        schedule: Schedule of the model.
+        model: Name of the model in messages.
+        settings: Settings of the sampler.
+        device: Torch device of the coefficients.
+
+    Raises:
+        ConfigError: The model has no such transition or grid, or a number is out of range.
+    """
+    words = (settings.transition, settings.grid)
+    if words != (AUTO, AUTO):
+        choose = getattr(schedule, "sampled_by", None)
+        if choose is None:
+            raise ConfigError(
+                f"the model {model!r} has one sampler of its own: leave out transition and grid"
+            )
+        try:
+            schedule = choose(*words)
+        except ConfigError as error:
+            raise ConfigError(f"the model {model!r} {error}") from None
+    return schedule.coefficients_on(device, settings.steps, settings.eta)
