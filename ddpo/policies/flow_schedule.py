@@ -130,6 +130,8 @@ class FlowSchedule:
         shift: Shift of the levels: 3 for Stable Diffusion 3, `flux_shift(tokens)` for FLUX.1.
         grid: Levels before the shift.
         step: Kind of the steps; "ode" has no noise and no density.
+        shifted_once: True for a scheduler that shifts by the size of the image, and so only for a
+            sampler run.
 
     Raises:
         ConfigError: The shift is not positive, or the grid or the step is unknown.
@@ -138,6 +140,7 @@ class FlowSchedule:
     shift: float
     grid: Grid = "linspace"
     step: Step = "flow_sde"
+    shifted_once: bool = False
     _cached: dict[tuple[str, int, float], StepCoefficients] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -215,7 +218,7 @@ class FlowSchedule:
         shift = self.shift_of(steps)
         if self.grid == "diffusers":
             least = torch.tensor(1 / TRAIN_LEVELS, dtype=torch.float64)
-            last = float(shifted(least, shift))
+            last = float(least if self.shifted_once else shifted(least, shift))
         sigma = shifted(torch.linspace(1, last, steps, dtype=torch.float64), shift)
         return torch.cat([sigma, torch.zeros(1, dtype=torch.float64)])
 

@@ -79,7 +79,7 @@ class FluxPolicy(PackedPolicy):
         return self.predict(latents, timesteps, both)
 
     def _check_shapes(self, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-        self._check_channels(denoiser, vae)
+        self._check_tokens(denoiser, vae)
         read = (denoiser["pooled_projection_dim"], denoiser["joint_attention_dim"])
         if read != tuple(self.reader.widths):
             raise ConfigError(
@@ -89,7 +89,8 @@ class FluxPolicy(PackedPolicy):
             )
 
     def _dynamic_schedule(self, config: Mapping[str, Any], tokens: int) -> FlowSchedule:
-        return FlowSchedule(flux_shift(tokens, *line_of_shifts(config)), self.GRID)
+        shift = flux_shift(tokens, *line_of_shifts(config))
+        return FlowSchedule(shift, self.GRID, shifted_once=True)
 
     def _encode(self, text: str) -> Conditioning:
         clip, t5 = (ids.to(self.device) for ids, _ in self.reader.tokens(text))

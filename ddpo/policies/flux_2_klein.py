@@ -86,7 +86,7 @@ class Flux2KleinPolicy(PackedPolicy):
 
     def _check_configs(self, base: BaseModel) -> None:
         super()._check_configs(base)
-        self._is_distilled = base.index.get("is_distilled") is True
+        self._is_distilled = bool(base.index.get("is_distilled"))
         layers = base.config("text_encoder").get("num_hidden_layers", 0)
         if type(layers) is not int or layers < max(LAYERS):
             raise ConfigError(
@@ -95,7 +95,7 @@ class Flux2KleinPolicy(PackedPolicy):
             )
 
     def _check_shapes(self, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-        self._check_channels(denoiser, vae)
+        self._check_tokens(denoiser, vae)
         width = len(LAYERS) * self.reader.width
         if denoiser["joint_attention_dim"] != width:
             raise ConfigError(

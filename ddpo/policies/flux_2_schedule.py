@@ -51,7 +51,8 @@ class Flux2Schedule(FlowSchedule):
     @classmethod
     def of(cls, tokens: int, grid: Grid) -> Flux2Schedule:
         """The schedule for images of so many tokens."""
-        return cls(flux_2_shift(tokens, USUAL_STEPS), grid, tokens=tokens)
+        shift = flux_2_shift(tokens, USUAL_STEPS)
+        return cls(shift, grid, shifted_once=True, tokens=tokens)
 
     def shift_of(self, steps: int) -> float:
         """The shift of a sampler run of so many steps."""

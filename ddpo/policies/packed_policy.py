@@ -83,8 +83,16 @@ class PackedPolicy(FlowPolicy):
             )
         return sides[0] // PATCH, sides[1] // PATCH
 
-    def _check_channels(self, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-        """Raises unless a token holds the latents of one patch; configs with their defaults."""
+    def _check_tokens(self, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
+        """Raises unless a token holds the latents of one patch, and heads its position ids.
+
+        Args:
+            denoiser: Config of the transformer with its defaults.
+            vae: Config of the VAE with its defaults.
+
+        Raises:
+            ConfigError: One of them does not fit.
+        """
         channels = denoiser["in_channels"]
         due = PATCH**2 * vae["latent_channels"]
         written = denoiser["out_channels"] or channels
@@ -93,6 +101,13 @@ class PackedPolicy(FlowPolicy):
                 f"the transformer of the model {self.model!r} has in_channels = {channels} and "
                 f"writes {written}, and its VAE has {vae['latent_channels']} latent channels, "
                 f"{due} in a token: ddpo supports text-to-image models only"
+            )
+        axes = list(denoiser["axes_dims_rope"])
+        if len(axes) != self.AXES or sum(axes) != denoiser["attention_head_dim"]:
+            raise ConfigError(
+                f"the transformer of the model {self.model!r} has axes_dims_rope = {axes}: it must "
+                f"be {self.AXES} numbers with the sum {denoiser['attention_head_dim']}, "
+                "attention_head_dim"
             )
 
     def _image_ids(self) -> Tensor:

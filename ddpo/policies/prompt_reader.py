@@ -179,6 +179,7 @@ def _encoder_config(base: BaseModel, tokenizer: str) -> Any:
     """The config of the text encoder that a tokenizer writes for."""
     import transformers
 
+    base.config(_encoder_of(tokenizer))  # names what is missing better than the library
     classes = PIPELINES[base.pipeline].classes[tokenizer]
     return base.read(_encoder_of(tokenizer), getattr(transformers, CONFIGS[classes[0]]))
 
