@@ -49,6 +49,10 @@ class FlowPolicy(LatentPolicy):
         """The denoiser."""
         return self.denoiser
 
+    @transformer.setter
+    def transformer(self, transformer: Any) -> None:
+        self.denoiser = transformer
+
     @property
     def distilled(self) -> str:
         """The word in the model's name that says it was distilled to few steps; "" for none."""

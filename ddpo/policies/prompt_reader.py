@@ -181,6 +181,7 @@ def _encoder_config(base: BaseModel, tokenizer: str) -> Any:
 
     base.config(_encoder_of(tokenizer))  # names what is missing better than the library
     classes = PIPELINES[base.pipeline].classes[tokenizer]
+    base.check_part(_encoder_of(tokenizer))
     return base.read(_encoder_of(tokenizer), getattr(transformers, CONFIGS[classes[0]]))
 
 

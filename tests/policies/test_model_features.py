@@ -15,6 +15,9 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -22,6 +25,7 @@ from diffusers import (
 
 from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
+from ddpo.policies.flow_features import FLOW_INDEX, FLOW_SCHEDULER, FLOW_VAE, SD3_TRANSFORMER
 from ddpo.policies.model_features import KINDS, SCHEDULER, UNET, VAE
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images, sample_noise
 from ddpo.types import Prompt
@@ -281,8 +285,16 @@ def keys_of(*classes: type) -> set[str]:
 
 @pytest.mark.parametrize(
     ("table", "classes"),
-    [(UNET, [UNet2DConditionModel]), (VAE, [AutoencoderKL]), (SCHEDULER, schedulers())],
-    ids=["unet", "vae", "scheduler"],
+    [
+        (UNET, [UNet2DConditionModel]),
+        (VAE, [AutoencoderKL]),
+        (SCHEDULER, schedulers()),
+        (SD3_TRANSFORMER, [SD3Transformer2DModel]),
+        (FLOW_VAE, [AutoencoderKL]),
+        (FLOW_SCHEDULER, [FlowMatchEulerDiscreteScheduler]),
+        (FLOW_INDEX, [StableDiffusion3Pipeline]),
+    ],
+    ids=["unet", "vae", "scheduler", "sd3", "flow-vae", "flow-scheduler", "sd3-index"],
 )
 def test_every_key_of_the_installed_diffusers_is_in_a_table(
     table: Any, classes: list[type]
@@ -291,15 +303,19 @@ def test_every_key_of_the_installed_diffusers_is_in_a_table(
 
 
 @pytest.mark.parametrize(
-    ("kind", "title"),
+    ("title", "table"),
     {
-        "unet": "UNet",
-        "vae": "VAE",
-        "scheduler": "Scheduler",
-        "model_index": "`model_index.json`",
+        "UNet": UNET,
+        "VAE": VAE,
+        "Scheduler": SCHEDULER,
+        "`model_index.json`": KINDS["model_index"],
+        "Transformer of Stable Diffusion 3": SD3_TRANSFORMER,
+        "VAE of flow models": FLOW_VAE,
+        "Scheduler of flow models": FLOW_SCHEDULER,
+        "`model_index.json` of Stable Diffusion 3": FLOW_INDEX,
     }.items(),
 )
-def test_the_page_states_every_key_as_the_table_does(kind: str, title: str) -> None:
+def test_the_page_states_every_key_as_the_table_does(title: str, table: Any) -> None:
     section = PAGE.read_text(encoding="utf-8").partition(f"### {title}\n")[2].partition("\n#")[0]
     stated = {
         key: (treatment, note)
@@ -308,10 +324,10 @@ def test_the_page_states_every_key_as_the_table_does(kind: str, title: str) -> N
         )
         for key in re.findall(r"`(\w+)`", names)
     }
-    assert stated.keys() == KINDS[kind].keys()
+    assert stated.keys() == table.keys()
     assert [
         key
-        for key, setting in KINDS[kind].items()
+        for key, setting in table.items()
         if stated[key][0] != setting.treatment or setting.note not in stated[key][1]
     ] == []
 
