@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,14 @@ def disturbed(module: Any) -> Any:
 
 
 def write_sample_size(model: Path, side: Any) -> Path:
-    """Writes the size of the latents into a model's transformer."""
-    import json
-
-    file = model / "transformer" / "config.json"
+    """Writes the size of the images in pixels into a model's VAE."""
+    file = model / "vae" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"sample_size": side}))
     return model
 
 
-def write_tiny_flux(folder: Path, side: Any = 8, guidance_embeds: bool = True) -> Path:
-    """A folder of FLUX.1-dev, or of FLUX.1-schnell without guidance, of 8 · `side` pixels."""
+def write_tiny_flux(folder: Path, guidance_embeds: bool = True) -> Path:
+    """A folder of FLUX.1-dev, or of FLUX.1-schnell without guidance, of 64 pixels."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -66,7 +65,7 @@ def write_tiny_flux(folder: Path, side: Any = 8, guidance_embeds: bool = True) -
         tokenizer_2=t5_tokenizer(),
     )
     pipeline.save_pretrained(folder / "model")
-    return write_sample_size(folder / "model", side)
+    return folder / "model"
 
 
 def qwen_tokenizer() -> Any:
@@ -101,8 +100,8 @@ def qwen_encoder(tokenizer: Any, width: int, layers: int) -> Any:
     )
 
 
-def write_tiny_klein(folder: Path, side: Any = 8, is_distilled: bool = False) -> Path:
-    """A folder of FLUX.2 klein of 8 · `side` pixels, the base model or a distilled one."""
+def write_tiny_klein(folder: Path, is_distilled: bool = False) -> Path:
+    """A folder of FLUX.2 klein of 64 pixels, the base model or a distilled one."""
     from diffusers import (
         AutoencoderKLFlux2,
         FlowMatchEulerDiscreteScheduler,
@@ -141,4 +140,4 @@ def write_tiny_klein(folder: Path, side: Any = 8, is_distilled: bool = False) ->
         is_distilled=is_distilled,
     )
     pipeline.save_pretrained(folder / "model")
-    return write_sample_size(folder / "model", side)
+    return folder / "model"

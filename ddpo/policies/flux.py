@@ -11,7 +11,13 @@ from torch import Tensor
 from ddpo.errors import ConfigError
 from ddpo.policies.conditioning import Conditioning
 from ddpo.policies.flow_schedule import FlowSchedule, flux_shift
-from ddpo.policies.flux_features import FLUX_INDEX, FLUX_SCHEDULER, FLUX_TRANSFORMER, line_of_shifts
+from ddpo.policies.flux_features import (
+    FLUX_INDEX,
+    FLUX_SCHEDULER,
+    FLUX_TRANSFORMER,
+    FLUX_VAE,
+    line_of_shifts,
+)
 from ddpo.policies.model_features import Setting
 from ddpo.policies.packed_policy import PackedPolicy, unpack
 from ddpo.policies.policy import LoraSettings
@@ -50,6 +56,7 @@ class FluxPolicy(PackedPolicy):
     )
     CONFIG: ClassVar[Mapping[str, Setting]] = FLUX_TRANSFORMER
     SCHEDULER: ClassVar[Mapping[str, Setting]] = FLUX_SCHEDULER
+    VAE: ClassVar[Mapping[str, Setting]] = FLUX_VAE
     INDEX: ClassVar[Mapping[str, Setting]] = FLUX_INDEX
     AXES: ClassVar[int] = 3
 

@@ -20,6 +20,7 @@ __all__ = [
     "FLUX_INDEX",
     "FLUX_SCHEDULER",
     "FLUX_TRANSFORMER",
+    "FLUX_VAE",
     "line_of_shifts",
 ]
 
@@ -40,11 +41,6 @@ BOTH: Final[Mapping[str, Setting]] = {
         "axes_dims_rope",
     ),
     **refused("a token is a patch of 2 × 2 latents", "patch_size", when=not_in(None, 1)),
-    **honoured(
-        "sample_size",
-        note="side of the latents, or height and width: even numbers; 128 without it, "
-        "for 1024 pixels",
-    ),
     **honoured("in_channels", note="must be 4 times the VAE's latent_channels"),
     **honoured("out_channels", note="must be unset, or equal in_channels"),
 }
@@ -65,10 +61,17 @@ FLUX_2_TRANSFORMER: Final[Mapping[str, Setting]] = {
 }
 """The keys of `Flux2Transformer2DModel`."""
 
+SIZE: Final = honoured(
+    "sample_size", note="side of the images in pixels, or height and width: multiples of 16"
+)
+
+FLUX_VAE: Final[Mapping[str, Setting]] = {**FLOW_VAE, **SIZE}
+"""The keys of `AutoencoderKL` in FLUX.1."""
+
 FLUX_2_VAE: Final[Mapping[str, Setting]] = {
     **{
         key: setting
-        for key, setting in FLOW_VAE.items()
+        for key, setting in FLUX_VAE.items()
         if key
         not in ("scaling_factor", "shift_factor", "latents_mean", "latents_std", "force_upcast")
     },

@@ -13,14 +13,11 @@ from ddpo.errors import ConfigError
 from ddpo.policies.base_model import BaseModel
 from ddpo.policies.flow_policy import FlowPolicy
 from ddpo.policies.flow_schedule import FlowSchedule
-from ddpo.policies.pipelines import TRANSFORMER
 
 __all__ = ["PATCH", "PackedPolicy", "pack", "unpack"]
 
 PATCH: Final = 2
 """Side of a token in latents."""
-SIDE: Final = 128
-"""Side of the latents where a config states none; the pipelines sample 1024 × 1024 pixels."""
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -40,9 +37,8 @@ def unpack(tokens: Tensor, rows: int, columns: int) -> Tensor:
 class PackedPolicy(FlowPolicy):
     """A flow model whose latents are `[batch, tokens, channels]`, row by row.
 
-    The size of the images is `sample_size` in `transformer/config.json`, in latents, as for other
-    families: a number, or height and width. Diffusers' own configs of FLUX have none, and their
-    pipelines sample 1024 × 1024 pixels.
+    The size of the images is the VAE's `sample_size` in pixels: a number, or height and width. It
+    is 1024 in the published models, as in diffusers' pipelines.
 
     A family states `AXES` of its class, besides the facts of `FlowPolicy`: the number of position
     ids of a token, of which the second is the row and the third the column.
@@ -58,7 +54,6 @@ class PackedPolicy(FlowPolicy):
         """The schedule of a scheduler whose shift depends on the number of tokens."""
 
     def _latent_shape(self, base: BaseModel) -> tuple[int, ...]:
-        self.rows, self.columns = self._tokens_a_side(base.config(TRANSFORMER))
         return self.rows * self.columns, self.denoiser.config["in_channels"]
 
     def _schedule(self, base: BaseModel) -> FlowSchedule:
@@ -67,32 +62,35 @@ class PackedPolicy(FlowPolicy):
             return self._dynamic_schedule(config, self.rows * self.columns)
         return super()._schedule(base)
 
-    def _tokens_a_side(self, config: Mapping[str, Any]) -> tuple[int, int]:
-        """Rows and columns of tokens.
+    def _read_size(self, vae: Mapping[str, Any]) -> None:
+        """Sets the rows and columns of tokens from a VAE's config with its defaults.
 
         Raises:
             ConfigError: The size is no size, or not of whole tokens.
         """
-        size = config.get("sample_size", SIDE)
+        multiple = PATCH * 2 ** (len(vae["block_out_channels"]) - 1)
+        size = vae["sample_size"]
         sides = list(size) if isinstance(size, (list, tuple)) else [size, size]
-        if len(sides) != 2 or any(type(one) is not int or one <= 0 or one % PATCH for one in sides):
+        whole = [type(one) is int and one > 0 and one % multiple == 0 for one in sides]
+        if len(sides) != 2 or not all(whole):
             raise ConfigError(
-                f"the transformer of the model {self.model!r} has sample_size = {size!r}, the side "
-                "of the latents: write an even number into transformer/config.json, such as 64 for "
-                "images of 512 pixels, whose sides are multiples of 16"
+                f"the vae of the model {self.model!r} has sample_size = {size!r}, the side of the "
+                f"images in pixels: write a multiple of {multiple} into vae/config.json, such as "
+                f"{32 * multiple}"
             )
-        return sides[0] // PATCH, sides[1] // PATCH
+        self.rows, self.columns = (side // multiple for side in sides)
 
     def _check_tokens(self, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
-        """Raises unless a token holds the latents of one patch, and heads its position ids.
+        """Raises unless a token holds the latents of one patch; reads the size of the images.
 
         Args:
             denoiser: Config of the transformer with its defaults.
             vae: Config of the VAE with its defaults.
 
         Raises:
-            ConfigError: One of them does not fit.
+            ConfigError: The configs do not fit each other, or the size is impossible.
         """
+        self._read_size(vae)
         channels = denoiser["in_channels"]
         due = PATCH**2 * vae["latent_channels"]
         written = denoiser["out_channels"] or channels

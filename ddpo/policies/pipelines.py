@@ -28,7 +28,7 @@ DENOISERS: Final = (UNET, TRANSFORMER)
 
 CLIP_TOKENIZER: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZER: Final = ("T5TokenizerFast", "T5Tokenizer")
-QWEN_TOKENIZER: Final = ("Qwen2TokenizerFast", "Qwen2Tokenizer")
+QWEN_TOKENIZER: Final = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class PipelineKind:
     optional: tuple[str, ...] = ()  # components that the pipeline does without
     tokens: Mapping[str, int] = field(default_factory=dict)
     """Tokenizer → tokens that the pipeline gives an encoder that has no limit itself."""
-    thinking: bool | None = None
-    """Option `enable_thinking` of the chat template around each text; None without a template."""
+    chat: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    """Tokenizer that reads a prompt as the message of a chat → settings of its chat template."""
 
     @property
     def tokenizers(self) -> tuple[str, ...]:
@@ -119,7 +119,18 @@ PIPELINES: Final[Mapping[str, PipelineKind]] = {
             "tokenizer": QWEN_TOKENIZER,
         },
         tokens={"tokenizer": 512},
-        thinking=False,
+        chat={"tokenizer": {"enable_thinking": False}},
+    ),
+    "ZImagePipeline": PipelineKind(
+        policy="ddpo.policies.z_image:ZImagePolicy",
+        classes={
+            "transformer": ("ZImageTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("Qwen3Model", "Qwen3ForCausalLM"),
+            "tokenizer": QWEN_TOKENIZER,
+        },
+        tokens={"tokenizer": 512},
+        chat={"tokenizer": {"enable_thinking": True}},
     ),
 }
 """Class of a pipeline → its kind."""

@@ -17,36 +17,35 @@ if TYPE_CHECKING:
 
 __all__ = ["CutPrompts", "PromptReader", "check_prompts", "find_reader"]
 
-
+MARK: Final = "prompt"
+"""A text that shows its place in a chat template."""
+MESSAGE: Final = 200  # characters to show of a template's message
 CONFIGS: Final[Mapping[str, str]] = {
     "CLIPTokenizer": "CLIPTextConfig",
     "T5TokenizerFast": "T5Config",
-    "Qwen2TokenizerFast": "Qwen3Config",
+    "Qwen2Tokenizer": "Qwen3Config",
 }
 """Class of a tokenizer → class of its text encoder's config."""
-MARK: Final = "\u2603"
-"""A text that no chat template has, to find the place of the user's text in it."""
 
 
 class PromptReader:
     """The tokenizers of a model, with the number of tokens that each of its text encoders reads.
 
     A tokenizer without a stated length takes that of its text encoder. A prompt is read as far as
-    the encoder with the most tokens reads it. A chat model reads it within its chat template.
+    the encoder with the most tokens reads it.
 
     Args:
         base: Model of a pipeline in `ddpo.policies.pipelines`.
 
     Raises:
         MissingResourceError: A file is missing or damaged.
-        ConfigError: A tokenizer does not fit its encoder, a chat template is missing or damaged, or
-            two CLIP encoders differ in length.
+        ConfigError: A tokenizer does not fit its encoder, or two CLIP encoders differ in length.
     """
 
     def __init__(self, base: BaseModel) -> None:
         kind = PIPELINES[base.pipeline]
         self.model = base.word
-        self.thinking = kind.thinking
+        self.chat = kind.chat
         self.names = [
             name
             for name in kind.tokenizers
@@ -57,6 +56,7 @@ class PromptReader:
         self.widths: list[int] = []  # of each encoder's hidden states
         for name, tokenizer in zip(self.names, self.tokenizers, strict=True):
             encoder = _encoder_config(base, name)
+            self._check_template(name, tokenizer)
             if max(tokenizer.get_vocab().values()) >= encoder.vocab_size:
                 raise ConfigError(
                     f"the {name} of the model {base.word!r} has {len(tokenizer)} tokens, "
@@ -77,7 +77,6 @@ class PromptReader:
                 f"{self.lengths[1]} tokens: they must be equal"
             )
         self.longest = self.lengths.index(max(self.lengths))
-        self._before = [len(self._head(tokenizer)) for tokenizer in self.tokenizers]
 
     @property
     def width(self) -> int:
@@ -100,9 +99,10 @@ class PromptReader:
         The mask is 0 for padding and else 1.
         """
         found = []
-        for tokenizer, length in zip(self.tokenizers, self.lengths, strict=True):
+        places = zip(self.names, self.tokenizers, self.lengths, strict=True)
+        for name, tokenizer, length in places:
             made = tokenizer(
-                [self._rendered(tokenizer, text)],
+                [self._message(name, tokenizer, text)],
                 padding="max_length",
                 max_length=length,
                 truncation=True,
@@ -125,43 +125,34 @@ class PromptReader:
         return max(ends, key=len, default="")
 
     def _kept(self, at: int) -> int:
-        special = int(self.tokenizers[at].num_special_tokens_to_add())
-        return self.lengths[at] - special - self._before[at]
+        tokenizer = self.tokenizers[at]
+        before = self._message(self.names[at], tokenizer, MARK).partition(MARK)[0]
+        opening = len(tokenizer(before, add_special_tokens=False).input_ids)
+        return self.lengths[at] - opening - int(tokenizer.num_special_tokens_to_add())
 
-    def _rendered(self, tokenizer: Any, text: str) -> str:
-        """The text as an encoder reads it, within the chat template of a chat model.
-
-        Raises:
-            ConfigError: The tokenizer has no chat template, or a damaged one.
-        """
-        if self.thinking is None:
+    def _message(self, name: str, tokenizer: Any, text: str) -> str:
+        """The text as the tokenizer is given it, in a chat template if the pipeline uses one."""
+        if name not in self.chat:
             return text
-        try:
-            rendered = tokenizer.apply_chat_template(
-                [{"role": "user", "content": text}],
-                tokenize=False,
-                add_generation_prompt=True,
-                enable_thinking=self.thinking,
-            )
-        except Exception as error:  # a template is a program of the model's author
-            reason = shortened(one_line(error), 200)
-            raise ConfigError(
-                f"the tokenizer of the model {self.model!r} has no chat template that can be "
-                f"filled: {reason}"
-            ) from error
-        return str(rendered)
+        message = [{"role": "user", "content": text}]
+        rendered: str = tokenizer.apply_chat_template(
+            message, tokenize=False, add_generation_prompt=True, **self.chat[name]
+        )
+        return rendered
 
-    def _head(self, tokenizer: Any) -> list[int]:
-        """The tokens before the user's text in a chat template; [] without one."""
-        if self.thinking is None:
-            return []
-        head, mark, _ = self._rendered(tokenizer, MARK).partition(MARK)
-        if not mark:
+    def _check_template(self, name: str, tokenizer: Any) -> None:
+        """Raises unless the chat template shows a prompt, if the pipeline uses one."""
+        try:
+            shown = MARK in self._message(name, tokenizer, MARK)
+        except Exception as error:  # a template is a program, which can raise anything
+            reason = shortened(one_line(error), MESSAGE)
             raise ConfigError(
-                f"the chat template of the model {self.model!r} leaves out the user's text"
+                f"the {name} of the model {self.model!r} has no chat template that works: {reason}"
+            ) from error
+        if not shown:
+            raise ConfigError(
+                f"the chat template of the {name} of the model {self.model!r} leaves out the prompt"
             )
-        ids: list[int] = tokenizer(head, add_special_tokens=False, verbose=False).input_ids
-        return ids
 
     def _ids(self, text: str) -> list[list[int]]:
         return [
@@ -179,7 +170,6 @@ def _encoder_config(base: BaseModel, tokenizer: str) -> Any:
     """The config of the text encoder that a tokenizer writes for."""
     import transformers
 
-    base.config(_encoder_of(tokenizer))  # names what is missing better than the library
     classes = PIPELINES[base.pipeline].classes[tokenizer]
     base.check_part(_encoder_of(tokenizer))
     return base.read(_encoder_of(tokenizer), getattr(transformers, CONFIGS[classes[0]]))
