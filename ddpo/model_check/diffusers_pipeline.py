@@ -30,6 +30,17 @@ GUIDANCE: Final[Mapping[str, Callable[[float], float]]] = {
 """Pipeline → its guidance scale for one of ddpo; the same number in all others."""
 
 
+def _patches(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Tokens `[batch, tokens, channels]` as `[batch, channels, rows, columns]`, 16 pixels each."""
+    return tokens.mT.reshape(len(tokens), -1, height // 16, width // 16)
+
+
+LATENTS: Final[Mapping[str, Callable[[torch.Tensor, int, int], torch.Tensor]]] = {
+    "Flux2KleinPipeline": _patches,
+}
+"""Pipeline → its latents for those of ddpo, by height and width; the same in all others."""
+
+
 def pipeline_of(word: str) -> Any:
     """The pipeline of a model in float32 on the CPU; None for a factory and an unknown pipeline."""
     import diffusers
@@ -71,9 +82,10 @@ def largest_difference(
     height, width = ours.pixels.shape[-2:]
     scale = GUIDANCE.get(type(pipeline).__name__, lambda same: same)
     options: dict[str, Any] = {"eta": 0.0} if "eta" in _arguments(pipeline) else {}
+    latents = LATENTS.get(type(pipeline).__name__, lambda same, *_: same)
     theirs = pipeline(
-        [key.prompt.text for key in keys],
-        latents=noise.to(policy.device),
+        prompt=[key.prompt.text for key in keys],
+        latents=latents(noise.to(policy.device), height, width),
         height=height,
         width=width,
         num_inference_steps=STEPS,

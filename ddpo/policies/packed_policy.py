@@ -100,6 +100,11 @@ class PackedPolicy(FlowPolicy):
                 f"writes {written}, and its VAE has {vae['latent_channels']} latent channels, "
                 f"{due} in a token: ddpo supports text-to-image models only"
             )
+        if vae["out_channels"] != 3:
+            raise ConfigError(
+                f"the vae of the model {self.model!r} has out_channels = {vae['out_channels']}: "
+                "ddpo needs RGB images"
+            )
         axes = list(denoiser["axes_dims_rope"])
         if len(axes) != self.AXES or sum(axes) != denoiser["attention_head_dim"]:
             raise ConfigError(
