@@ -118,7 +118,7 @@ def test_qwen_with_too_few_layers_is_refused(models: dict[str, Path], tmp_path: 
     config = json.loads(file.read_text()) | {"num_hidden_layers": 20}
     config["layer_types"] = config["layer_types"][:20]
     file.write_text(json.dumps(config))
-    with pytest.raises(ConfigError, match="num_hidden_layers = 20, .* of the layers 9, 18, 27"):
+    with pytest.raises(ConfigError, match=r"num_hidden_layers = 20, .* of the layers 9, 18, 27"):
         load_policy(str(model), device="cpu")
 
 
