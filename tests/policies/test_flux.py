@@ -66,14 +66,13 @@ def images_of(policy: Any, guidance: float, steps: int = 4) -> Tensor:
 def theirs(pipeline: Any, policy: Any, guidance: float, steps: int = 4) -> Tensor:
     """The image of diffusers' pipeline from the same noise."""
     noise = sample_noise(KEYS[0], 0, steps, policy.latent_shape)[:1]
-    rows, columns = policy.rows, policy.columns
     if isinstance(policy, Flux2KleinPolicy):  # its pipeline packs the latents that it is given
-        noise = noise.mT.reshape(1, -1, rows, columns)
+        noise = noise.mT.reshape(1, -1, policy.rows, policy.columns)
     drawn: Tensor = pipeline(
         prompt="a cat",
         latents=noise,
-        height=16 * rows,
-        width=16 * columns,
+        height=16 * policy.rows,
+        width=16 * policy.columns,
         num_inference_steps=steps,
         guidance_scale=guidance,
         output_type="pt",
@@ -117,8 +116,8 @@ def test_guidance_acts_where_the_model_has_some(
     models: dict[str, Path], name: str, acts: bool
 ) -> None:
     policy = load_policy(str(models[name]), device="cpu")
-    one, other = images_of(policy, 1.0), images_of(policy, 5.0)
-    assert (float((one - other).abs().max()) > 1e-3) is acts
+    difference = images_of(policy, 1.0) - images_of(policy, 5.0)
+    assert (float(difference.abs().max()) > 1e-3) is acts
     assert (not policy.distilled) is acts  # type: ignore[attr-defined]
 
 
