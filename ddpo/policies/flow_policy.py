@@ -56,7 +56,8 @@ class FlowPolicy(LatentPolicy):
     @property
     def distilled(self) -> str:
         """The word in the model's name that says it was distilled to few steps; "" for none."""
-        found = DISTILLED.search(re.sub(r"[_\W]", " ", self.model))
+        name = re.split(r"[/\\]", self.model.rstrip("/\\"))[-1]
+        found = DISTILLED.search(re.sub(r"[_\W]", " ", name))
         return found[0] if found else ""
 
     @abstractmethod

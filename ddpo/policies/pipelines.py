@@ -13,6 +13,7 @@ from typing import Any, Final
 
 __all__ = [
     "DENOISERS",
+    "IN_WORDS",
     "PIPELINES",
     "TRANSFORMER",
     "UNET",
@@ -25,6 +26,8 @@ UNET: Final = "unet"
 TRANSFORMER: Final = "transformer"
 DENOISERS: Final = (UNET, TRANSFORMER)
 """Names of denoisers among the components of a pipeline; a model has one of them."""
+IN_WORDS: Final[Mapping[str, str]] = {UNET: "U-Net", TRANSFORMER: "transformer"}
+"""Denoisers in messages."""
 
 CLIP_TOKENIZER: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZER: Final = ("T5TokenizerFast", "T5Tokenizer")

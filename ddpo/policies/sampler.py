@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from ddpo.devices import moved
+from ddpo.errors import ConfigError
 from ddpo.policies.conditioning import concatenated, expanded
 from ddpo.policies.policy import Policy
-from ddpo.policies.schedule import coefficients_of
+from ddpo.policies.schedule import SamplerChoice, Schedule, StepCoefficients
 from ddpo.policies.transition import gaussian_log_prob
 from ddpo.policies.transitions import AUTO, check_eta, check_words
 from ddpo.ranges import BATCH, ETA, GUIDANCE, STEPS, check_numbers
@@ -28,6 +29,7 @@ __all__ = [
     "SampleKey",
     "SamplerSettings",
     "classifier_free",
+    "coefficients_of",
     "guided",
     "sample_images",
     "sample_noise",
@@ -73,6 +75,31 @@ def sample_noise(key: SampleKey, seed: int, steps: int, shape: tuple[int, ...]) 
     digest = hashlib.sha256(f"{seed}/{key.prompt.id}/{key.index}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.randn((steps + 1, *shape), generator=generator)
+
+
+def coefficients_of(policy: Policy, settings: SamplerChoice) -> StepCoefficients:
+    """The coefficients of a sampler run on the policy's device, by transition and grid.
+
+    A schedule with several of them has a method `sampled_by(transition, grid)`, which returns the
+    schedule of that sampler.
+
+    Raises:
+        ConfigError: The model has no such transition or grid, or a number is out of range.
+    """
+    schedule: Schedule = policy.schedule
+    words = (settings.transition, settings.grid)
+    if words != (AUTO, AUTO):
+        choose = getattr(schedule, "sampled_by", None)
+        if choose is None:
+            raise ConfigError(
+                f"the model {policy.model!r} has one sampler of its own: "
+                "leave out transition and grid"
+            )
+        try:
+            schedule = choose(*words)
+        except ConfigError as error:
+            raise ConfigError(f"the model {policy.model!r} {error}") from None
+    return schedule.coefficients_on(policy.device, settings.steps, settings.eta)
 
 
 def guided(
@@ -157,7 +184,7 @@ def sample_trajectory(
     padded = [*keys, *[keys[-1]] * padding]
     prompts += [prompts[-1]] * padding
     device = policy.device
-    coefficients = coefficients_of(policy.schedule, policy.model, settings, device)
+    coefficients = coefficients_of(policy, settings)
     shape = policy.latent_shape
     samples = torch.stack([sample_noise(key, seed, settings.steps, shape) for key in padded])
     noise = moved(samples, device)

@@ -16,16 +16,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ddpo.errors import ConfigError
-from ddpo.policies.transitions import AUTO
-
 __all__ = [
     "STD_FLOOR",
     "SamplerChoice",
     "Schedule",
     "StepCoefficients",
     "along_batch",
-    "coefficients_of",
     "mean_per_item",
 ]
 
@@ -138,34 +134,3 @@ class Schedule(Protocol):
     def nearest_level(self, signal: float) -> int:
         """The level whose share of signal ᾱ = SNR / (1 + SNR) is closest to `signal`."""
         ...
-
-
-def coefficients_of(
-    schedule: Schedule, model: str, settings: SamplerChoice, device: torch.device
-) -> StepCoefficients:
-    """The coefficients of a sampler run, for the transition and the grid of its settings.
-
-    A schedule with several of them has a method `sampled_by(transition, grid)`, which returns the
-    schedule of that sampler.
-
-    Args:
-        schedule: Schedule of the model.
-        model: Name of the model in messages.
-        settings: Settings of the sampler.
-        device: Torch device of the coefficients.
-
-    Raises:
-        ConfigError: The model has no such transition or grid, or a number is out of range.
-    """
-    words = (settings.transition, settings.grid)
-    if words != (AUTO, AUTO):
-        choose = getattr(schedule, "sampled_by", None)
-        if choose is None:
-            raise ConfigError(
-                f"the model {model!r} has one sampler of its own: leave out transition and grid"
-            )
-        try:
-            schedule = choose(*words)
-        except ConfigError as error:
-            raise ConfigError(f"the model {model!r} {error}") from None
-    return schedule.coefficients_on(device, settings.steps, settings.eta)

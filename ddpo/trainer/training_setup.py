@@ -10,8 +10,7 @@ from ddpo.distributed import World
 from ddpo.errors import ConfigError
 from ddpo.policies import find_policy
 from ddpo.policies.policy import Policy
-from ddpo.policies.sampler import SampleKey
-from ddpo.policies.schedule import coefficients_of
+from ddpo.policies.sampler import SampleKey, coefficients_of
 from ddpo.prompts import load_prompts
 from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.setting_paths import absolute_path, storable
@@ -79,9 +78,7 @@ class TrainingSetup:
         self.policy = adapted_policy(config, world.device, place)
         self.origins = {"algorithm": algorithm_origin, "model": find_policy(place)[1]}
         self.state = TrainingState(self.policy, config, world)
-        self.coefficients = coefficients_of(
-            self.policy.schedule, place, config.sample, self.policy.device
-        )
+        self.coefficients = coefficients_of(self.policy, config.sample)
 
     def keys(self, iteration: int) -> list[SampleKey]:
         """Keys of all images of an iteration, in order."""

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from ddpo.errors import CheckpointError, ConfigError, UserError
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoints.folder import find_checkpoint
+from ddpo.policies.family import chosen_sampler
 from ddpo.policies.prompt_reader import find_reader
 from ddpo.policies.sampler import (
     SampleKey,
@@ -245,7 +246,7 @@ def test_a_run_is_trained_resumed_exactly_and_exported(
     assert "DDIM" not in card
 
 
-def test_sampling_and_evaluation_take_the_ode(ddpo: Run, tiny_sd3: Path, tmp_path: Path) -> None:
+def test_sampling_takes_the_ode(ddpo: Run, tiny_sd3: Path, tmp_path: Path) -> None:
     code, out, errors = ddpo(
         "sample",
         "a cat",
@@ -264,6 +265,23 @@ def test_sampling_and_evaluation_take_the_ode(ddpo: Run, tiny_sd3: Path, tmp_pat
     assert code == 0, errors
     found = json.loads(out)
     assert (found["transition"], found["grid"], found["eta"]) == ("ode", "diffusers", 0.0)
+
+
+def test_a_given_ode_has_no_noise_and_the_rest_is_of_the_run(tiny_sd3: Path) -> None:
+    model = str(tiny_sd3)
+    run = {"steps": 3, "guidance": 2.0, "eta": 0.9, "transition": "cps", "samples": 8}
+    given = {"steps": 7, "eta": None, "transition": "ode"}
+    assert chosen_sampler(model, run, given) == {
+        "steps": 7,
+        "guidance": 2.0,
+        "eta": 0.0,
+        "transition": "ode",
+        "grid": "diffusers",
+    }
+    assert chosen_sampler(model, run, {})["eta"] == 0.9
+    assert chosen_sampler(model, {}, {})["transition"] == "flow_sde"
+    with pytest.raises(ConfigError, match=r"eta = 0\.5 has no effect"):
+        SamplerSettings(**chosen_sampler(model, run, {"transition": "ode", "eta": 0.5}))
 
 
 MODEL_REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
