@@ -15,19 +15,31 @@ from ddpo.policies.pipelines import PIPELINES
 from ddpo.policies.policy import TrainablePolicy
 from ddpo.policies.sampler import sample_images, sample_noise
 from ddpo.rewards.check.definition import CheckFailed
+from ddpo.weights import without_loading_bars
 
 __all__ = ["TOLERANCE", "largest_difference", "pipeline_of"]
 
-TOLERANCE: Final = 1e-3
-"""Greatest difference of two pixels in [0, 1]: a quarter of a level of 8 bits.
+TOLERANCE: Final = 1e-4
+"""Greatest difference of two pixels in [0, 1].
 
 Rounding errors grow from step to step, so that equal formulas give no equal bits.
 """
+
+EMBEDDED: Final = "emoji"
+"""The registered name that is a folder; entry points are factories."""
 
 GUIDANCE: Final[Mapping[str, Callable[[float], float]]] = {
     "ZImagePipeline": lambda guidance: guidance - 1,
 }
 """Pipeline → its guidance scale for one of ddpo; the same number in all others."""
+
+
+def _same_scale(guidance: float) -> float:
+    return guidance
+
+
+def _same_latents(latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return latents
 
 
 def _patches(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -41,11 +53,12 @@ LATENTS: Final[Mapping[str, Callable[[torch.Tensor, int, int], torch.Tensor]]] =
 """Pipeline → its latents for those of ddpo, by height and width; the same in all others."""
 
 
+@without_loading_bars()
 def pipeline_of(word: str) -> Any:
     """The pipeline of a model in float32 on the CPU; None for a factory and an unknown pipeline."""
     import diffusers
 
-    if locate(word).kind not in ("folder", "hub") and word not in ("emoji",):
+    if locate(word).kind not in ("folder", "hub") and word != EMBEDDED:
         return None
     base = open_model(word)
     kind = getattr(diffusers, base.pipeline, None)
@@ -53,7 +66,9 @@ def pipeline_of(word: str) -> Any:
         return None
     accepted = inspect.signature(kind.__init__).parameters
     options = {"safety_checker": None} if "safety_checker" in accepted else {}
-    pipeline = kind.from_pretrained(base.folder, local_files_only=True, **options)
+    pipeline = kind.from_pretrained(
+        base.folder, local_files_only=True, dtype=torch.float32, **options
+    )
     pipeline.set_progress_bar_config(disable=True)
     if "unet" in accepted:
         pipeline.scheduler = _ddim(base)
@@ -80,9 +95,9 @@ def largest_difference(
     noise = torch.stack([sample_noise(key, 9, STEPS, policy.latent_shape)[0] for key in keys])
     (ours,) = sample_images(policy, keys, tested.settings(guidance, eta=0.0), seed=9)
     height, width = ours.pixels.shape[-2:]
-    scale = GUIDANCE.get(type(pipeline).__name__, lambda same: same)
+    scale = GUIDANCE.get(type(pipeline).__name__, _same_scale)
     options: dict[str, Any] = {"eta": 0.0} if "eta" in _arguments(pipeline) else {}
-    latents = LATENTS.get(type(pipeline).__name__, lambda same, *_: same)
+    latents = LATENTS.get(type(pipeline).__name__, _same_latents)
     theirs = pipeline(
         prompt=[key.prompt.text for key in keys],
         latents=latents(noise.to(policy.device), height, width),

@@ -12,6 +12,7 @@ from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
 from ddpo.errors import INTERRUPTS
 from ddpo.model_check.model_under_test import ModelUnderTest
+from ddpo.model_check.names import FIRST, check_names
 from ddpo.model_check.promises.conditioning import conditioning_per_item
 from ddpo.model_check.promises.construction import construction
 from ddpo.model_check.promises.decoding import decoding
@@ -27,7 +28,6 @@ from ddpo.model_check.promises.ratio import ratio_bfloat16, ratio_float16, ratio
 from ddpo.model_check.promises.reference import reference
 from ddpo.model_check.promises.resume import resume
 from ddpo.model_check.promises.trained_weights import trained_weights
-from ddpo.registry import unknown_name
 from ddpo.rewards.check.definition import CheckFailed, CheckResult, CheckSkipped, Outcome
 from ddpo.rewards.check.global_state import preserved
 from ddpo.rewards.check.testing import report_to_pytest
@@ -60,7 +60,6 @@ CHECKS: Final[dict[str, Probe]] = {
     )
 }
 """Name → check, in the order in which they run. The docstring is the demand."""
-FIRST: Final = "construction"
 
 
 def iter_results(
@@ -82,9 +81,7 @@ def iter_results(
             all after it, fail.
         each_s: Seconds for each check; None for no limit. A check that exceeds it fails.
     """
-    for name in only or ():
-        if name not in CHECKS:
-            raise unknown_name("check", name, CHECKS)
+    check_names(only or ())
     names = [name for name in CHECKS if only is None or name in only or name == FIRST]
     tested = ModelUnderTest(model, resolve_device(device))
     return _results(names, tested, TimeLimits(timeout_s, each_s))
