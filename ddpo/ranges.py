@@ -122,8 +122,8 @@ STEPS: Final = Range(low=1, high=1000, whole=True)
 GUIDANCE: Final = Range(low=1, high=1000)
 """Scales of classifier-free guidance; float16 overflows beyond some thousands."""
 
-ETA: Final = Range(low=0, high=1)
-"""Stochasticity of DDIM."""
+ETA: Final = Range(low=0, high=2)
+"""Stochasticity of the steps; DDIM takes at most 1 of it."""
 
 BATCH: Final = Range(low=1, high=2**16, whole=True)
 """Images in one call of a model."""

@@ -291,7 +291,7 @@ def test_other_settings_take_numbers_of_their_ranges_alone(kind: type[Any]) -> N
 def test_numbers_of_numpy_become_plain_ones() -> None:
     config = EvalConfig(seeds=np.int64(3), eta=np.float32(0.5))  # type: ignore[arg-type]
     assert (type(config.seeds), type(config.eta)) == (int, float)
-    with pytest.raises(ConfigError, match="eta must be a number, at least 0 and at most 1"):
+    with pytest.raises(ConfigError, match="eta must be a number, at least 0 and at most 2"):
         EvalConfig(eta=np.float64("nan"))
 
 

@@ -75,6 +75,8 @@ RecipeName = Literal[
     "emoji_rwr",
     "emoji_rwr_sparse",
     "emoji_sf",
+    "flux1",
+    "flux2_klein",
     "paper_aesthetic",
     "paper_alignment",
     "paper_compressibility",
@@ -84,5 +86,6 @@ RecipeName = Literal[
     "sd1",
     "sd15_lora",
     "sd2",
+    "sd3",
     "sdxl",
 ]

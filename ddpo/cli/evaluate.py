@@ -18,6 +18,7 @@ from ddpo.cli.evaluation_options import (
     Eta,
     FailIf,
     Format,
+    Grid,
     Guidance,
     HeldOut,
     History,
@@ -34,6 +35,7 @@ from ddpo.cli.evaluation_options import (
     Seed,
     Steps,
     TrainedPrompts,
+    Transition,
 )
 from ddpo.cli.misplaced import check_runs
 from ddpo.cli.options import AsJson, RunDevice, Trust
@@ -89,6 +91,8 @@ def evaluate_command(
     steps: Steps = None,
     guidance: Guidance = None,
     eta: Eta = None,
+    transition: Transition = None,
+    grid: Grid = None,
     out: Out = None,
     device: RunDevice = None,
     trust: Trust = None,
@@ -122,6 +126,8 @@ def evaluate_command(
         steps=steps,
         guidance=guidance,
         eta=eta,
+        transition=transition,
+        grid=grid,
         out=out,
         device=device,
         trust=tuple(trust or ()),

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from ddpo.cli.console import echo, print_json_text
+from ddpo.devices import AUTO
 from ddpo.distributed import is_first_process
 from ddpo.text import count, duration
 
@@ -55,9 +56,11 @@ def announce(work: Plan, console: Console) -> None:
         console.print(line, markup=False, soft_wrap=True)
     if not work.folders:
         sampler = work.sampler
+        chosen = [word for word in (sampler.transition, sampler.grid) if word != AUTO]
+        words = "".join(f", {word}" for word in chosen)
         console.print(
             f"{work.image_count} images, {work.seeds} per prompt and model from the same noise, "
-            f"{sampler.steps} steps, guidance {sampler.guidance:g}, eta {sampler.eta:g}",
+            f"{sampler.steps} steps, guidance {sampler.guidance:g}, eta {sampler.eta:g}{words}",
             markup=False,
             soft_wrap=True,
         )

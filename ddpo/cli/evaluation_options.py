@@ -155,6 +155,23 @@ Guidance = Annotated[
     ),
 ]
 Eta = Annotated[float | None, number_option(ETA, "Stochasticity; default: the run's.", panel=MODEL)]
+Transition = Annotated[
+    str | None,
+    option(
+        "Kind of the denoising steps: ddim for U-Nets; flow_sde, dance_sde, cps or ode for flow "
+        "models. Default: the run's.",
+        metavar="WORD",
+        panel=MODEL,
+    ),
+]
+Grid = Annotated[
+    str | None,
+    option(
+        "Noise levels of a flow model: diffusers or linspace; default: the run's.",
+        metavar="WORD",
+        panel=MODEL,
+    ),
+]
 Out = Annotated[
     Path | None,
     out_option(

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from ddpo.policies.sampler import SampleKey, SamplerSettings
     from ddpo.types import Prompt
 
-SETTINGS: Final = ("steps", "guidance", "eta")
+NUMBERS: Final = ("steps", "guidance", "eta")
+WORDS: Final = ("transition", "grid")
 BATCH: Final = 32  # images per call of the denoiser
 SHEET_COLUMNS: Final = 8  # with one image per prompt
 
@@ -96,6 +97,24 @@ Eta = Annotated[
     float | None,
     number_option(ETA, "Stochasticity; default: the run's, else the model family's.", panel=MODEL),
 ]
+Transition = Annotated[
+    str | None,
+    option(
+        "Kind of the denoising steps: ddim for U-Nets; flow_sde, dance_sde, cps or ode for flow "
+        "models. Default: the run's, else the model family's.",
+        metavar="WORD",
+        panel=MODEL,
+    ),
+]
+Grid = Annotated[
+    str | None,
+    option(
+        "Noise levels of a flow model: diffusers or linspace; default: the run's, else the model "
+        "family's.",
+        metavar="WORD",
+        panel=MODEL,
+    ),
+]
 Seed = Annotated[
     int,
     number_option(SEED, "Seed of the noise, which is the same for every checkpoint.", panel=MODEL),
@@ -125,6 +144,8 @@ def sample_command(
     steps: Steps = None,
     guidance: Guidance = None,
     eta: Eta = None,
+    transition: Transition = None,
+    grid: Grid = None,
     seed: Seed = 0,
     device: RunDevice = None,
     trust: Trust = None,
@@ -159,14 +180,21 @@ def sample_command(
     from ddpo.policies.family import default_dtype
 
     config = _run_config(info)
-    given = {"steps": steps, "guidance": guidance, "eta": eta}
+    given = {
+        "steps": steps,
+        "guidance": guidance,
+        "eta": eta,
+        "transition": transition,
+        "grid": grid,
+    }
     settings = _settings(base, config, given, len(keys))
     place = resolve_device(device or str(config.get("device", AUTO)))
     dtype = str(config.get("dtype") or default_dtype(base, place))
     facts = {
         "model": base,
         "checkpoint": str(info.folder) if info else None,
-        **{name: getattr(settings, name) for name in SETTINGS},
+        **{name: getattr(settings, name) for name in NUMBERS},
+        **{name: word for name in WORDS if (word := getattr(settings, name)) != AUTO},
     }
     rows = [_metadata_row(key, seed, facts) for key in keys]
     identity = _identity(base, info, settings.batch, dtype, place)
@@ -184,13 +212,10 @@ def _settings(
     model: str, config: dict[str, Any], given: dict[str, Any], images: int
 ) -> SamplerSettings:
     """The given settings; for those that are None the run's, else the model family's."""
-    from ddpo.policies.family import sampler_defaults
+    from ddpo.policies.family import chosen_sampler
     from ddpo.policies.sampler import SamplerSettings
 
-    values = dict(sampler_defaults(model))
-    run = dict(config.get("sample", {}))
-    values |= {name: value for name, value in run.items() if name in SETTINGS}
-    values |= {name: value for name, value in given.items() if value is not None}
+    values = chosen_sampler(model, config.get("sample", {}), given)
     return SamplerSettings(**values | {"batch": min(BATCH, images)})
 
 

@@ -10,6 +10,7 @@ from ddpo.doctor.budget import first_that_fits
 from ddpo.doctor.row import Outcome
 from ddpo.doctor.workload import Workload, run_config
 from ddpo.policies.policy import TrainablePolicy
+from ddpo.policies.sampler import coefficients_of
 from ddpo.prompts import load_prompts
 from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve
@@ -48,8 +49,7 @@ def sample_and_train_once(policy: TrainablePolicy, config: TrainConfig) -> First
     first = collection.first_batch()
     synchronize(policy.device)
     sampling_s = time.perf_counter() - start
-    sample = config.sample
-    coefficients = policy.schedule.coefficients_on(policy.device, sample.steps, sample.eta)
+    coefficients = coefficients_of(policy, config.sample)
     likelihood = TransitionLikelihood(policy, first, coefficients, config)
     deviation, training_s = train_once(policy, algorithm, likelihood, first, config, 1)
     if deviation is None:

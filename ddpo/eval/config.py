@@ -48,12 +48,17 @@ class EvalConfig:
     steps: Annotated[int | None, STEPS] = None
     guidance: Annotated[float | None, GUIDANCE] = None
     eta: Annotated[float | None, ETA] = None
+    transition: str | None = None  # kind of the denoising steps
+    grid: str | None = None  # noise levels of a flow model
     out: Path | None = None
     device: str | None = None
     trust: tuple[str, ...] = ()  # code and servers that a run or checkpoint may name
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        from ddpo.policies.transitions import AUTO, check_words
+
+        check_words(self.transition or AUTO, self.grid or AUTO)
         given: Any = self.preferences  # a notebook has a path or a list of them
         several = (given,) if isinstance(given, str | Path) else given
         object.__setattr__(self, "preferences", tuple(map(str, several)))

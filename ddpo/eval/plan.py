@@ -32,8 +32,8 @@ from ddpo.eval.inputs.rewards import (
 )
 from ddpo.eval.inputs.runs import nested
 from ddpo.eval.inputs.splits import Split, SplitFacts, load_splits, numbered_lists
-from ddpo.eval.plan_notes import SAMPLED, checkpoint_notes
-from ddpo.policies.family import default_dtype, sampler_defaults
+from ddpo.eval.plan_notes import checkpoint_notes
+from ddpo.policies.family import SAMPLED, chosen_sampler, default_dtype
 from ddpo.policies.sampler import SamplerSettings
 from ddpo.prompts import load_prompts
 from ddpo.ranges import IMAGES
@@ -302,10 +302,9 @@ def _folder_facts(folder: ImageFolder, rewards: Sequence[PlannedReward], seeds: 
 
 def planned_sampler(config: EvalConfig, first: EvalCheckpoint) -> SamplerSettings:
     """The requested settings, then those of the first run, then those of the model."""
-    requested = {name: value for name in SAMPLED if (value := getattr(config, name)) is not None}
+    given = {name: getattr(config, name) for name in SAMPLED}
     of_run = nested(first.run.config, "sample")
-    values = {**sampler_defaults(first.info.model), **of_run, **requested}
-    return SamplerSettings(**{name: values[name] for name in SAMPLED if name in values})
+    return SamplerSettings(**chosen_sampler(first.info.model, of_run, given))
 
 
 def training_prompts(

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ddpo.eval.inputs.checkpoints import EvalCheckpoint
 from ddpo.eval.inputs.rewards import PlannedReward
 from ddpo.eval.inputs.runs import nested
 from ddpo.eval.inputs.splits import Split, SplitFacts
 from ddpo.policies.emoji.vocabulary import unknown_words_line
+from ddpo.policies.family import SAMPLED
 from ddpo.policies.prompt_reader import check_prompts, find_reader
+from ddpo.policies.transitions import AUTO
 
-__all__ = ["SAMPLED", "checkpoint_notes"]
-
-SAMPLED: Final = ("steps", "guidance", "eta")
-"""The sampler settings of an evaluation."""
+__all__ = ["checkpoint_notes"]
 
 
 def checkpoint_notes(
@@ -57,15 +56,19 @@ def _run_notes(compared: Sequence[EvalCheckpoint], trained_known: bool) -> list[
             "The runs were trained on different prompts: a prompt counts as seen if any of them "
             "was trained on it."
         )
-    samplers = {
-        tuple(nested(one.run.config, "sample").get(name) for name in SAMPLED) for one in compared
-    }
+    samplers = {_sampler(nested(one.run.config, "sample")) for one in compared}
     if len(samplers) > 1:
         notes.append(
             "The runs were trained with different sampler settings: all images here were sampled "
             "with those of the first."
         )
     return notes
+
+
+def _sampler(sample: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The sampler of a run; what a run of an older version lacks has its default."""
+    defaults = {"transition": AUTO, "grid": AUTO}
+    return tuple(sample.get(name, defaults.get(name)) for name in SAMPLED)
 
 
 def _reward_notes(checkpoint: EvalCheckpoint, rewards: Sequence[PlannedReward]) -> list[str]:

@@ -34,6 +34,25 @@ GUIDANCE: Final[Mapping[str, Callable[[float], float]]] = {
 """Pipeline → its guidance scale for one of ddpo; the same number in all others."""
 
 
+def _same_scale(guidance: float) -> float:
+    return guidance
+
+
+def _same_latents(latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    return latents
+
+
+def _patches(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Tokens `[batch, tokens, channels]` as `[batch, channels, rows, columns]`, 16 pixels each."""
+    return tokens.mT.reshape(len(tokens), -1, height // 16, width // 16)
+
+
+LATENTS: Final[Mapping[str, Callable[[torch.Tensor, int, int], torch.Tensor]]] = {
+    "Flux2KleinPipeline": _patches,
+}
+"""Pipeline → its latents for those of ddpo, by height and width; the same in all others."""
+
+
 @without_loading_bars()
 def pipeline_of(word: str) -> Any:
     """The pipeline of a model in float32 on the CPU; None for a factory and an unknown pipeline."""
@@ -76,11 +95,12 @@ def largest_difference(
     noise = torch.stack([sample_noise(key, 9, STEPS, policy.latent_shape)[0] for key in keys])
     (ours,) = sample_images(policy, keys, tested.settings(guidance, eta=0.0), seed=9)
     height, width = ours.pixels.shape[-2:]
-    scale = GUIDANCE.get(type(pipeline).__name__, float)
+    scale = GUIDANCE.get(type(pipeline).__name__, _same_scale)
     options: dict[str, Any] = {"eta": 0.0} if "eta" in _arguments(pipeline) else {}
+    latents = LATENTS.get(type(pipeline).__name__, _same_latents)
     theirs = pipeline(
-        [key.prompt.text for key in keys],
-        latents=noise.to(policy.device),
+        prompt=[key.prompt.text for key in keys],
+        latents=latents(noise.to(policy.device), height, width),
         height=height,
         width=width,
         num_inference_steps=STEPS,

@@ -74,7 +74,7 @@ class BaseModel:
         Raises:
             MissingResourceError: The config is missing or damaged.
         """
-        self._check_part(part)
+        self.check_part(part)
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         return read_json(self.folder / part / name, f"the model {self.word!r}")
 
@@ -90,7 +90,7 @@ class BaseModel:
             MissingResourceError: The weights are missing, damaged, or not safetensors.
             ConfigError: The component has another class.
         """
-        self._check_part(part)
+        self.check_part(part)
         found = weight_files(self.folder / part)
         options = {"variant": found.variant, "dtype": dtype, "output_loading_info": True}
         if part.startswith("text_encoder"):
@@ -113,7 +113,7 @@ class BaseModel:
         """A tokenizer of the model; raises as `load`."""
         import transformers
 
-        self._check_part(part)
+        self.check_part(part)
         kind = self._classes(part)[0]
         files = VOCABULARIES[kind]
         names = {file.name for file in (self.folder / part).iterdir()}
@@ -148,8 +148,8 @@ class BaseModel:
         kind = PIPELINES.get(self.pipeline)
         return kind.classes.get(part, ()) if kind else ()
 
-    def _check_part(self, part: str) -> None:
-        """Raises for a component that is absent or of an unsupported class."""
+    def check_part(self, part: str) -> None:
+        """Raises for a component that is absent or of an unsupported class; errors as `load`."""
         entry = self.index.get(part)
         classes = self._classes(part)
         if isinstance(entry, Sequence) and len(entry) == 2 and classes:
@@ -164,8 +164,11 @@ class BaseModel:
                     f"the {part} of the model {self.word!r} is a {kind}: ddpo reads {read}"
                 )
         if not (self.folder / part).is_dir():
+            kind = PIPELINES.get(self.pipeline)
+            hint = f"; without it, {part} must be null in {INDEX}"
             raise MissingResourceError(
                 f"the model {self.word!r} is incomplete: {self.folder} has no folder {part}/"
+                + (hint if kind and part in kind.optional else "")
             )
 
 

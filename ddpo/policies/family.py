@@ -11,16 +11,35 @@ from ddpo.policies.base_model import open_model
 from ddpo.policies.model_place import place_of
 from ddpo.recipes import read_builtin
 
-__all__ = ["FAMILIES", "default_dtype", "family_of", "sampler_defaults"]
+__all__ = [
+    "FAMILIES",
+    "SAMPLED",
+    "chosen_sampler",
+    "default_dtype",
+    "family_of",
+    "sampler_defaults",
+]
 
 FAMILIES: Final[Mapping[str, str]] = {
     "emoji": "the embedded model",
     "sd1": "Stable Diffusion 1.x",
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3 and 3.5",
+    "flux1": "FLUX.1",
+    "flux2_klein": "FLUX.2 klein",
 }
 """Family → name in words; each family has a recipe of its name in `ddpo.recipes`."""
 
+SAMPLED: Final = ("steps", "guidance", "eta", "transition", "grid")
+"""The settings of a run that decide the images of a model, besides seed and batch size."""
+BY_PIPELINE: Final[Mapping[str, str]] = {
+    "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux1",
+    "Flux2KleinPipeline": "flux2_klein",
+}
+"""Pipeline → family, where the pipeline alone decides it."""
 EMBEDDED: Final = "emoji"
 WIDTH_OF_SD2: Final = 1024
 """Width of the text conditioning of Stable Diffusion 2 (OpenCLIP ViT-H/14); 1.x has 768."""
@@ -41,8 +60,8 @@ def family_of(model: str) -> str | None:
         return None
     try:
         base = open_model(model)
-        if base.pipeline == "StableDiffusionXLPipeline":
-            return "sdxl"
+        if base.pipeline in BY_PIPELINE:
+            return BY_PIPELINE[base.pipeline]
         if base.pipeline == "StableDiffusionPipeline":
             return "sd2" if _is_sd2(base.config("unet")) else "sd1"
     except (ConfigError, MissingResourceError, UnknownNameError):
@@ -51,7 +70,7 @@ def family_of(model: str) -> str | None:
 
 
 def sampler_defaults(model: str) -> dict[str, Any]:
-    """The default steps, guidance and eta of a model, from the recipe of its family.
+    """The default sampler settings of a model, from the recipe of its family.
 
     A model without a family has none and takes the defaults of `SamplerSettings`.
     """
@@ -59,7 +78,26 @@ def sampler_defaults(model: str) -> dict[str, Any]:
     if family is None:
         return {}
     sample = read_builtin(family)["sample"]
-    return {name: sample[name] for name in ("steps", "guidance", "eta")}
+    return {name: sample[name] for name in SAMPLED if name in sample}
+
+
+def chosen_sampler(
+    model: str, of_run: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The sampler settings of a command: those given, else the run's, else those of the family.
+
+    An ODE that is given without η has none.
+
+    Args:
+        model: Model, as for `family_of`.
+        of_run: Settings `sample` of the run that a checkpoint belongs to; empty without one.
+        given: Settings that the user gave; None for those left out.
+    """
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if wanted.get("transition") == "ode":
+        wanted = {"eta": 0.0, **wanted}
+    values = {**sampler_defaults(model), **of_run, **wanted}
+    return {name: values[name] for name in SAMPLED if name in values}
 
 
 def default_dtype(model: str, device: str) -> str:

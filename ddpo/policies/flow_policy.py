@@ -49,10 +49,15 @@ class FlowPolicy(LatentPolicy):
         """The denoiser."""
         return self.denoiser
 
+    @transformer.setter
+    def transformer(self, transformer: Any) -> None:
+        self.denoiser = transformer
+
     @property
     def distilled(self) -> str:
         """The word in the model's name that says it was distilled to few steps; "" for none."""
-        found = DISTILLED.search(re.sub(r"[_\W]", " ", self.model))
+        name = re.split(r"[/\\]", self.model.rstrip("/\\"))[-1]
+        found = DISTILLED.search(re.sub(r"[_\W]", " ", name))
         return found[0] if found else ""
 
     @abstractmethod
@@ -63,10 +68,11 @@ class FlowPolicy(LatentPolicy):
         import diffusers
 
         self._check_scheduler(base)
-        kind = getattr(diffusers, PIPELINES[base.pipeline].classes[TRANSFORMER][0])
+        kind = PIPELINES[base.pipeline]
+        defaults = {part: default_config(kind.class_of(part)) for part in (TRANSFORMER, "vae")}
         configs = {
-            TRANSFORMER: (base.config(TRANSFORMER), default_config(kind), self.CONFIG),
-            "vae": (base.config("vae"), default_config(diffusers.AutoencoderKL), self.VAE),
+            TRANSFORMER: (base.config(TRANSFORMER), defaults[TRANSFORMER], self.CONFIG),
+            "vae": (base.config("vae"), defaults["vae"], self.VAE),
             "scheduler": (
                 base.config("scheduler"),
                 default_config(diffusers.FlowMatchEulerDiscreteScheduler),

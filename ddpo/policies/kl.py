@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ddpo.policies.policy import Policy
-from ddpo.policies.sampler import SamplerSettings, guided
+from ddpo.policies.sampler import SamplerSettings, coefficients_of, guided
 from ddpo.policies.schedule import STD_FLOOR
 from ddpo.types import Trajectory
 
@@ -54,7 +54,7 @@ def trajectory_kl(
         raise ValueError(
             f"paths of shape {shape} for {len(texts)} texts and {settings.steps} steps"
         )
-    coefficients = policy.schedule.coefficients_on(policy.device, settings.steps, settings.eta)
+    coefficients = coefficients_of(policy, settings)
     noisy = [index for index, std in enumerate(coefficients.noise_std.tolist()) if std > STD_FLOOR]
     if not noisy:
         return torch.full((len(texts),), torch.nan, dtype=torch.float64)

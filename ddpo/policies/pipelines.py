@@ -13,6 +13,7 @@ from typing import Any, Final
 
 __all__ = [
     "DENOISERS",
+    "IN_WORDS",
     "PIPELINES",
     "TRANSFORMER",
     "UNET",
@@ -25,6 +26,8 @@ UNET: Final = "unet"
 TRANSFORMER: Final = "transformer"
 DENOISERS: Final = (UNET, TRANSFORMER)
 """Names of denoisers among the components of a pipeline; a model has one of them."""
+IN_WORDS: Final[Mapping[str, str]] = {UNET: "U-Net", TRANSFORMER: "transformer"}
+"""Denoisers in messages."""
 
 CLIP_TOKENIZER: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZER: Final = ("T5TokenizerFast", "T5Tokenizer")
@@ -97,6 +100,29 @@ PIPELINES: Final[Mapping[str, PipelineKind]] = {
         },
         optional=("text_encoder_3", "tokenizer_3"),
         tokens={"tokenizer_3": 256},
+    ),
+    "FluxPipeline": PipelineKind(
+        policy="ddpo.policies.flux:FluxPolicy",
+        classes={
+            "transformer": ("FluxTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("CLIPTextModel",),
+            "text_encoder_2": ("T5EncoderModel",),
+            "tokenizer": CLIP_TOKENIZER,
+            "tokenizer_2": T5_TOKENIZER,
+        },
+        tokens={"tokenizer_2": 512},
+    ),
+    "Flux2KleinPipeline": PipelineKind(
+        policy="ddpo.policies.flux_2_klein:Flux2KleinPolicy",
+        classes={
+            "transformer": ("Flux2Transformer2DModel",),
+            "vae": ("AutoencoderKLFlux2",),
+            "text_encoder": ("Qwen3ForCausalLM",),
+            "tokenizer": QWEN_TOKENIZER,
+        },
+        tokens={"tokenizer": 512},
+        chat={"tokenizer": {"enable_thinking": False}},
     ),
     "ZImagePipeline": PipelineKind(
         policy="ddpo.policies.z_image:ZImagePolicy",

@@ -171,6 +171,7 @@ def _encoder_config(base: BaseModel, tokenizer: str) -> Any:
     import transformers
 
     classes = PIPELINES[base.pipeline].classes[tokenizer]
+    base.check_part(_encoder_of(tokenizer))
     return base.read(_encoder_of(tokenizer), getattr(transformers, CONFIGS[classes[0]]))
 
 

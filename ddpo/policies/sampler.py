@@ -16,15 +16,20 @@ import torch
 from torch import Tensor
 
 from ddpo.devices import moved
+from ddpo.errors import ConfigError
 from ddpo.policies.conditioning import concatenated, expanded
 from ddpo.policies.policy import Policy
+from ddpo.policies.schedule import SamplerChoice, Schedule, StepCoefficients
 from ddpo.policies.transition import gaussian_log_prob
+from ddpo.policies.transitions import AUTO, check_eta, check_words
 from ddpo.ranges import BATCH, ETA, GUIDANCE, STEPS, check_numbers
 from ddpo.types import ImageBatch, Prompt, Trajectory
 
 __all__ = [
     "SampleKey",
     "SamplerSettings",
+    "classifier_free",
+    "coefficients_of",
     "guided",
     "sample_images",
     "sample_noise",
@@ -37,17 +42,21 @@ class SamplerSettings:
     """The settings of the sampler.
 
     Raises:
-        ConfigError: A value is out of range.
+        ConfigError: A value is out of range, or a word is unknown.
     """
 
     steps: Annotated[int, STEPS] = 20
     # Classifier-free guidance scale w of ε_u + w (ε_c - ε_u); 1 is no guidance at half the cost.
     guidance: Annotated[float, GUIDANCE] = 3.0
-    eta: Annotated[float, ETA] = 1.0
+    eta: Annotated[float, ETA] = 1.0  # of DDIM or of the transition
     batch: Annotated[int, BATCH] = 32  # images per call of the denoiser
+    transition: str = AUTO  # kind of the steps; see `ddpo.policies.transitions`
+    grid: str = AUTO  # noise levels of a flow model
 
     def __post_init__(self) -> None:
         check_numbers(self)
+        check_words(self.transition, self.grid)
+        check_eta(self.transition, self.eta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +77,52 @@ def sample_noise(key: SampleKey, seed: int, steps: int, shape: tuple[int, ...]) 
     return torch.randn((steps + 1, *shape), generator=generator)
 
 
+def coefficients_of(policy: Policy, settings: SamplerChoice) -> StepCoefficients:
+    """The coefficients of a sampler run on the policy's device, by transition and grid.
+
+    A schedule with several of them has a method `sampled_by(transition, grid)`, which returns the
+    schedule of that sampler.
+
+    Raises:
+        ConfigError: The model has no such transition or grid, or a number is out of range.
+    """
+    schedule: Schedule = policy.schedule
+    words = (settings.transition, settings.grid)
+    if words != (AUTO, AUTO):
+        choose = getattr(schedule, "sampled_by", None)
+        if choose is None:
+            raise ConfigError(
+                f"the model {policy.model!r} has one sampler of its own: "
+                "leave out transition and grid"
+            )
+        try:
+            schedule = choose(*words)
+        except ConfigError as error:
+            raise ConfigError(f"the model {policy.model!r} {error}") from None
+    return schedule.coefficients_on(policy.device, settings.steps, settings.eta)
+
+
 def guided(
+    policy: Policy,
+    latents: Tensor,
+    timesteps: Tensor,
+    conditioning: Any,
+    unconditional: Any,
+    guidance: float,
+) -> Tensor:
+    """The denoiser's output with guidance: classifier-free, or by the policy's own `guided`.
+
+    A policy whose guidance is of another kind has a method of this name, with the arguments of
+    `classifier_free` other than the policy.
+    """
+    own = getattr(policy, "guided", None)
+    if own is None:
+        return classifier_free(policy, latents, timesteps, conditioning, unconditional, guidance)
+    output: Tensor = own(latents, timesteps, conditioning, unconditional, guidance)
+    return output
+
+
+def classifier_free(
     policy: Policy,
     latents: Tensor,
     timesteps: Tensor,
@@ -130,7 +184,7 @@ def sample_trajectory(
     padded = [*keys, *[keys[-1]] * padding]
     prompts += [prompts[-1]] * padding
     device = policy.device
-    coefficients = policy.schedule.coefficients_on(device, settings.steps, settings.eta)
+    coefficients = coefficients_of(policy, settings)
     shape = policy.latent_shape
     samples = torch.stack([sample_noise(key, seed, settings.steps, shape) for key in padded])
     noise = moved(samples, device)

@@ -16,7 +16,14 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["STD_FLOOR", "Schedule", "StepCoefficients", "along_batch", "mean_per_item"]
+__all__ = [
+    "STD_FLOOR",
+    "SamplerChoice",
+    "Schedule",
+    "StepCoefficients",
+    "along_batch",
+    "mean_per_item",
+]
 
 STD_FLOOR = 1e-6
 """Least standard deviation of a step, so that η = 0 divides by no zero. Source: jannerm/ddpo."""
@@ -52,6 +59,30 @@ def along_batch(values: Tensor, latents: Tensor) -> Tensor:
 def mean_per_item(values: Tensor) -> Tensor:
     """Means over all dimensions but the first, `[batch]`."""
     return values.mean(tuple(range(1, values.ndim)))
+
+
+class SamplerChoice(Protocol):
+    """The settings of a sampler run that decide its coefficients."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps."""
+        ...
+
+    @property
+    def eta(self) -> float:
+        """Stochasticity of the steps."""
+        ...
+
+    @property
+    def transition(self) -> str:
+        """Kind of the steps, a word of `ddpo.policies.transitions`."""
+        ...
+
+    @property
+    def grid(self) -> str:
+        """Noise levels, a word of `ddpo.policies.transitions`."""
+        ...
 
 
 class Schedule(Protocol):

@@ -41,6 +41,10 @@ class StableDiffusionPolicy(LatentPolicy):
         """The denoiser."""
         return self.denoiser
 
+    @unet.setter
+    def unet(self, unet: Any) -> None:
+        self.denoiser = unet
+
     def _check_configs(self, base: BaseModel) -> None:
         """Raises for settings that change the images and are not honoured (`model_features`)."""
         from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -49,12 +53,22 @@ class StableDiffusionPolicy(LatentPolicy):
         vae = base.config("vae")
         unet_defaults = default_config(UNet2DConditionModel)
         vae_defaults = default_config(AutoencoderKL)
+        self._check_scheduler(base)
         check_settings("model_index", base.index, self.model)
         check_settings("unet", unet, self.model, unet_defaults)
         check_settings("vae", vae, self.model, vae_defaults)
         check_settings("scheduler", self._scheduler_config(base), self.model)
         self._check_family(unet, vae)
         check_shapes(unet_defaults | unet, vae_defaults | vae, self.reader.width, self.model)
+
+    def _check_scheduler(self, base: BaseModel) -> None:
+        """Raises for the scheduler of a flow model."""
+        found = str(base.config("scheduler").get("_class_name"))
+        if found.startswith("FlowMatch"):
+            raise ConfigError(
+                f"the scheduler of the model {self.model!r} is a {found}, and its denoiser is a "
+                "U-Net, no flow model: put back its own scheduler"
+            )
 
     def _check_family(self, unet: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         """Raises for settings that this family of models does not have."""

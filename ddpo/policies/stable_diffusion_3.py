@@ -78,7 +78,8 @@ class StableDiffusion3Policy(FlowPolicy):
                 f"it has positions for {denoiser['pos_embed_max_size']}"
             )
         width = denoiser["joint_attention_dim"]
-        clip, others = sum(self.reader.widths[:2]), self.reader.widths[2:]
+        clip = sum(self.reader.widths[:2])
+        others = self.reader.widths[2:]
         if clip > width or any(one != width for one in others):
             raise ConfigError(
                 f"{where} joint_attention_dim = {width}, and its text encoders write "

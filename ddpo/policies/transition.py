@@ -18,6 +18,7 @@ from ddpo.errors import ConfigError, one_line
 from ddpo.io.fields import Fields, Maybe, Real, Whole
 from ddpo.io.json_files import check_fields
 from ddpo.policies.schedule import STD_FLOOR, StepCoefficients, along_batch, mean_per_item
+from ddpo.policies.transitions import AUTO
 from ddpo.text import shortened
 
 __all__ = [
@@ -105,6 +106,24 @@ class NoiseSchedule:
             spacing,
             int(ddim.config["steps_offset"]),
         )
+
+    def sampled_by(self, transition: str, grid: str) -> NoiseSchedule:
+        """This schedule, whose one sampler is DDIM.
+
+        Raises:
+            ConfigError: Another transition, or a grid of flow models, is wanted.
+        """
+        if transition not in (AUTO, "ddim"):
+            raise ConfigError(
+                "is a U-Net that denoises by diffusion, not a flow model: "
+                f"transition must be ddim, got {transition}"
+            )
+        if grid != AUTO:
+            raise ConfigError(
+                f"has the timesteps of its own scheduler, no noise levels of a flow: grid must be "
+                f"{AUTO}, got {grid}"
+            )
+        return self
 
     def is_of_scheduler(self, config: Mapping[str, Any]) -> bool:
         """True if a diffusers scheduler config describes this schedule; raises as above."""

@@ -13,7 +13,7 @@ from ddpo.devices import resolve_device
 from ddpo.distributed import process_count
 from ddpo.errors import ConfigError, MemoryExhausted
 from ddpo.policies.policy import TrainablePolicy
-from ddpo.policies.sampler import guided
+from ddpo.policies.sampler import coefficients_of, guided
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.config import TrainConfig
@@ -141,8 +141,7 @@ def _inputs(
     latents = torch.zeros(
         (batch, *policy.latent_shape), dtype=policy.storage_dtype, device=policy.device
     )
-    sample = config.sample
-    coefficients = policy.schedule.coefficients_on(policy.device, sample.steps, sample.eta)
+    coefficients = coefficients_of(policy, config.sample)
     timesteps = coefficients.timesteps[:1].repeat(batch)
     conditioning = policy.encode([""] * batch)
     return latents, timesteps, conditioning, policy.encode([""])

@@ -15,9 +15,11 @@ from typing import Annotated, Any, Final, Literal
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.policies.checkpoints.lora import ATTENTION
+from ddpo.policies.transitions import GridWord, Transition, check_eta, check_words
 from ddpo.ranges import (
     BATCH,
     BILLION,
+    ETA,
     GUIDANCE,
     IMAGES,
     ITERATIONS,
@@ -54,12 +56,19 @@ class SampleConfig:
     per_prompt: Annotated[int, IMAGES] = 8  # images of each sampled prompt
     steps: Annotated[int, STEPS] = 10  # denoising steps
     guidance: Annotated[float, GUIDANCE] = 1.0  # 1: none, at half the cost
-    eta: Annotated[float, Range(low=0, high=1, above=True)] = 1.0  # stochasticity of DDIM
+    eta: Annotated[float, ETA] = 1.0
+    """Stochasticity of the steps: of DDIM up to 1, of the SDEs of a flow up to 2."""
     batch: Annotated[int, BATCH] = 32
     """Items in one call of the denoiser, in sampling and in training."""
+    transition: Transition = "auto"
+    """Kind of the steps; auto: DDIM for U-Nets, Flow-SDE for flow models."""
+    grid: GridWord = "auto"
+    """Noise levels of a flow model, as `ddpo.policies.flow_schedule` names them."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "sample.")
+        check_words(self.transition, self.grid, "sample.")
+        check_eta(self.transition, self.eta, "sample.", above=True)
         if self.samples % self.per_prompt:
             raise ConfigError(
                 f"sample.samples={self.samples} is not a multiple of "

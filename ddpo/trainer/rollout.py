@@ -65,7 +65,12 @@ class IterationSamples:
 def sampler_settings(config: SampleConfig) -> SamplerSettings:
     """The part of the settings that the sampler needs."""
     return SamplerSettings(
-        steps=config.steps, guidance=config.guidance, eta=config.eta, batch=config.batch
+        steps=config.steps,
+        guidance=config.guidance,
+        eta=config.eta,
+        batch=config.batch,
+        transition=config.transition,
+        grid=config.grid,
     )
 
 

@@ -10,7 +10,7 @@ from ddpo.distributed import World
 from ddpo.errors import ConfigError
 from ddpo.policies import find_policy
 from ddpo.policies.policy import Policy
-from ddpo.policies.sampler import SampleKey
+from ddpo.policies.sampler import SampleKey, coefficients_of
 from ddpo.prompts import load_prompts
 from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.setting_paths import absolute_path, storable
@@ -57,6 +57,11 @@ class TrainingSetup:
         self.shard = sample_shard(config.sample, world)
         self.algorithm, algorithm_origin = load_algorithm(config.algorithm)
         self.algorithm.check(config)
+        if config.sample.transition == "ode" and self.algorithm.likelihood == "transition":
+            raise ConfigError(
+                f"sample.transition = 'ode' has no noise, and the algorithm {config.algorithm!r} "
+                "trains on the log-probs of noisy steps: choose flow_sde, dance_sde or cps"
+            )
         self.prompts = load_prompts(config.prompts).first(config.prompt_limit or None)
         self.reward = resolve_reward(config.reward).on(world.device)
         if "group" in self.reward.card.inputs and config.sample.batch % config.sample.per_prompt:
@@ -73,9 +78,7 @@ class TrainingSetup:
         self.policy = adapted_policy(config, world.device, place)
         self.origins = {"algorithm": algorithm_origin, "model": find_policy(place)[1]}
         self.state = TrainingState(self.policy, config, world)
-        self.coefficients = self.policy.schedule.coefficients_on(
-            self.policy.device, config.sample.steps, config.sample.eta
-        )
+        self.coefficients = coefficients_of(self.policy, config.sample)
 
     def keys(self, iteration: int) -> list[SampleKey]:
         """Keys of all images of an iteration, in order."""

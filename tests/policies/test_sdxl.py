@@ -196,11 +196,11 @@ def test_a_pipeline_that_ddpo_does_not_know_is_named(tiny_xl: Path, tmp_path: Pa
     shutil.copytree(tiny_xl, tmp_path / "model")
     index = json.loads((tmp_path / "model" / "model_index.json").read_text())
     (tmp_path / "model" / "model_index.json").write_text(
-        json.dumps(index | {"_class_name": "FluxPipeline"})
+        json.dumps(index | {"_class_name": "KandinskyPipeline"})
     )
     with pytest.raises(
         ConfigError,
-        match="is a FluxPipeline; ddpo can train StableDiffusionPipeline and StableDiffusionXLPipe",
+        match="is a KandinskyPipeline; ddpo can train StableDiffusionPipeline, StableDiffusionXL",
     ):
         load_policy(str(tmp_path / "model"))
 

@@ -56,7 +56,7 @@ def test_what_is_no_known_model_has_no_family(model: str) -> None:
 def test_a_pipeline_of_another_kind_has_no_family(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "flux"
     shutil.copytree(tiny_model, folder)
-    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    (folder / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
     assert family_of(str(folder)) is None
 
 

@@ -24,6 +24,7 @@ from ddpo.eval.generate.image_store import ImageKey, ImageStore
 from ddpo.images import to_uint8
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_trajectory
+from ddpo.policies.transitions import AUTO
 from ddpo.types import Prompt, Trajectory
 
 __all__ = [
@@ -67,7 +68,11 @@ class Source:
 @cache
 def _digest(source: Source) -> str:
     values = asdict(source)
-    del values["sampler"]["batch"]
+    sampler = values["sampler"]
+    del sampler["batch"]
+    for name in ("transition", "grid"):  # unknown to older versions, whose images are still served
+        if sampler[name] in (AUTO, "ddim"):
+            del sampler[name]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from ddpo.eval.analysis.group_diversity import group_changes, group_rewards_here
 from ddpo.eval.analysis.hacking import assess_hacking
@@ -22,6 +23,7 @@ from ddpo.eval.report.data import SCHEMA_VERSION, Curve, Report, RewardFacts
 from ddpo.eval.stages.advice import plan_advice
 from ddpo.eval.stages.changes import image_changes
 from ddpo.eval.stages.histories import roles_for, run_histories
+from ddpo.policies.transitions import AUTO
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.signature import signature
 
@@ -159,11 +161,13 @@ def _people(
     return people_of(people, rows, plan.models, splits, directions)
 
 
-def _sampler(plan: Plan) -> dict[str, float]:
+def _sampler(plan: Plan) -> dict[str, Any]:
     if plan.folders:
         return {}
     sampler = plan.sampler
-    return {"steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta}
+    numbers = {"steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta}
+    words = {"transition": sampler.transition, "grid": sampler.grid}
+    return numbers | {name: word for name, word in words.items() if word != AUTO}
 
 
 def _curves(plan: Plan) -> tuple[Curve, ...]:

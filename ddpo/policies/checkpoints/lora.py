@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ddpo.errors import CheckpointError, one_line
 from ddpo.io.fields import COUNT, Fields, MapOf, Maybe, Real, shown
 from ddpo.io.json_files import JsonError, check_fields, parse_foreign, read_foreign_json
-from ddpo.policies.pipelines import DENOISERS, TRANSFORMER, UNET
+from ddpo.policies.pipelines import DENOISERS, IN_WORDS, TRANSFORMER, UNET
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +91,6 @@ SETTINGS: Final[Fields] = {
 ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that ddpo-pytorch and TRL adapt."""
 UNET_CLASS: Final = "UNet2DConditionModel"
-IN_WORDS: Final[Mapping[str, str]] = {UNET: "U-Net", TRANSFORMER: "transformer"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,18 @@ def unknown_words(model: str, prompts: PromptSet) -> Finding | None:
     return None if line is None else Finding("words", line, good=False)
 
 
+def distilled_model(policy: Policy) -> Finding | None:
+    """A model that was distilled to few steps, as its name says; None for others."""
+    word = getattr(policy, "distilled", "")
+    if not word:
+        return None
+    text = (
+        f"{policy.model!r} is distilled to few steps ({word!r}): training raises its reward, but "
+        "blurs details after a few thousand steps; rather train the base model"
+    )
+    return Finding("model", text, good=False)
+
+
 def cut_prompts(model: str, prompts: PromptSet) -> Finding | None:
     """Prompts that the model does not read to their end; None if it reads all.
 

@@ -35,6 +35,7 @@ from ddpo.trainer.monitoring.events import Checked, Event, Finding, Progress
 from ddpo.trainer.monitoring.findings import (
     batch_finding,
     comparison_finding,
+    distilled_model,
     reward_findings,
     unknown_words,
     weights_of_distinct_rewards,
@@ -98,6 +99,7 @@ def preflight(
     scorers = [setup.scorer, *([setup.held_out.scorer] if setup.held_out else [])]
     notes = [
         low_memory_finding(config, setup.policy, [scorer.reward for scorer in scorers]),
+        distilled_model(setup.policy),
         unknown_words(config.model, setup.prompts),
         setup.cut_prompts,
         warn(setup.changes),

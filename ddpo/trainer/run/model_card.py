@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.policies.checkpoints.folder import CheckpointInfo
+from ddpo.policies.transitions import FLOW_TRANSITIONS
 from ddpo.rewards.spec import replace_paths
 from ddpo.text import single_line
-from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.config import SampleConfig, TrainConfig
 from ddpo.trainer.run.folder import RunFolder
 
 __all__ = ["KNOWN_LICENCES", "model_card"]
@@ -42,6 +43,7 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
         CheckpointError: the files of its run are damaged.
     """
     if info.run is None:
+        flow = False
         story = ["The checkpoint was in no run folder: how it was trained is not known.\n"]
         call = 'pipeline("a cat")'
     else:
@@ -53,11 +55,18 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
         story = [training, _reward(manifest), _results(config, lines)]
         prompt = json.dumps(manifest["prompts"]["list"][0], ensure_ascii=False)
         sample = config.sample
+        flow = sample.transition in FLOW_TRANSITIONS
+        eta = "" if flow else f", eta={sample.eta:g}"
         call = (
             f"pipeline({prompt}, num_inference_steps={sample.steps}, "
-            f"guidance_scale={sample.guidance:g}, eta={sample.eta:g})"
+            f"guidance_scale={sample.guidance:g}{eta})"
         )
-    parts = [_front_matter(info, whole), f"# {_title(info)}\n", _use(info, whole, call), *story]
+    parts = [
+        _front_matter(info, whole),
+        f"# {_title(info)}\n",
+        _use(info, whole, flow, call),
+        *story,
+    ]
     return "\n".join(parts) + "\nMade by `ddpo export`.\n"
 
 
@@ -98,7 +107,8 @@ def _base(info: CheckpointInfo) -> str:
     return Path(info.model).name if Path(info.model).is_dir() else info.model
 
 
-def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
+def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
+    """The code that samples from the checkpoint with plain diffusers, and the licence."""
     if whole:
         lines = ['pipeline = DiffusionPipeline.from_pretrained("THIS FOLDER OR REPOSITORY")']
     else:
@@ -107,10 +117,13 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
             f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base)})",
             'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
         ]
-    # the sampler of the training: others ignore eta, and DDIM may clip latents
-    scheduler = "DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)"
-    lines += [f"pipeline.scheduler = {scheduler}", f"{call}.images[0]"]
-    code = "\n".join(["from diffusers import DDIMScheduler, DiffusionPipeline", "", *lines])
+    if flow:  # a flow model is deployed with the ODE of its own scheduler
+        imports = "from diffusers import DiffusionPipeline"
+    else:  # the sampler of the training: others ignore eta, and DDIM may clip latents
+        imports = "from diffusers import DDIMScheduler, DiffusionPipeline"
+        scheduler = "DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)"
+        lines.append(f"pipeline.scheduler = {scheduler}")
+    code = "\n".join([imports, "", *lines, f"{call}.images[0]"])
     licence = KNOWN_LICENCES.get(info.model)
     terms = "was not known to the program that wrote this page; look it up"
     if licence:
@@ -119,6 +132,13 @@ def _use(info: CheckpointInfo, whole: bool, call: str) -> str:
         f"```python\n{code}\n```\n\n"
         f"The licence of the base model {terms}; it binds this model too.\n"
     )
+
+
+def _transition(sample: SampleConfig) -> str:
+    """The sampler of a run in words, with the grid of a flow model."""
+    if sample.transition not in FLOW_TRANSITIONS:
+        return "DDIM"
+    return f"{sample.transition} on the grid {sample.grid}"
 
 
 def _training(
@@ -146,7 +166,8 @@ def _training(
         "reward queries": f"{queries:,} ({sample.samples} images an iteration)",
         "prompts": f"{len(prompts)}, {_text(source)} {_code(_last_part(config.prompts))}: {shown}",
         "sampling": (
-            f"DDIM, {sample.steps} steps, guidance {sample.guidance:g}, eta {sample.eta:g}"
+            f"{_transition(sample)}, {sample.steps} steps, guidance {sample.guidance:g}, "
+            f"eta {sample.eta:g}"
         ),
         "optimizer": f"AdamW, learning rate {optim.lr:g}, {steps}",
         "seed": str(config.seed),
