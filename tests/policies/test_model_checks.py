@@ -18,6 +18,7 @@ from ddpo.model_check.names import NAMES
 from ddpo.model_check.run import CHECKS, render_checks_markdown
 from tests.conftest import Run
 from tests.tiny_flow_models import write_tiny_z_image
+from tests.tiny_flux_models import write_tiny_flux, write_tiny_klein
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "plugin_package" / "ddpo_test_plugin" / "tiny.py"
@@ -113,12 +114,13 @@ def test_a_model_of_another_package_passes() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["sd", "xl", "sd3", "z-image"])
+@pytest.mark.parametrize("family", ["sd", "xl", "sd3", "flux1", "klein", "z-image"])
 def test_every_pipeline_passes_every_check(
     family: str, tiny_model: Path, tiny_xl: Path, tiny_sd3: Path, tmp_path: Path
 ) -> None:
     known = {"sd": tiny_model, "xl": tiny_xl, "sd3": tiny_sd3}
-    model = known.get(family) or write_tiny_z_image(tmp_path)
+    written = {"flux1": write_tiny_flux, "klein": write_tiny_klein, "z-image": write_tiny_z_image}
+    model = known.get(family) or written[family](tmp_path)
     results = check_model(str(model), device="cpu")
     assert {result.name: result.outcome for result in results} == dict.fromkeys(NAMES, "passed"), [
         result.detail for result in results

@@ -25,6 +25,7 @@ from ddpo.policies.sampler import (
 )
 from ddpo.policies.transition import gaussian_log_prob
 from ddpo.trainer import TrainConfig, config_from_dict, resume, train
+from ddpo.trainer.monitoring.findings import distilled_model
 from ddpo.trainer.settings import config_for
 from ddpo.types import Prompt
 from tests.tiny_flow_models import write_tiny_z_image
@@ -185,6 +186,9 @@ def test_a_model_of_few_steps_is_known_by_its_shift(
 ) -> None:
     policy: Any = load_policy(str(write_tiny_z_image(tmp_path, shift=shift)))
     assert policy.distilled == word
+    warning = distilled_model(policy)
+    assert (warning is not None) == bool(word)
+    assert word in str(warning)
 
 
 def change(model: Path, name: str, values: dict[str, Any]) -> str:
