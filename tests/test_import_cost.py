@@ -45,6 +45,7 @@ def cpu_seconds(*arguments: str) -> float:
     [
         ["--help"],
         ["rewards", "list"],
+        ["models", "list"],
         ["rewards", "show", "darkness"],
         ["train", "--help"],
         ["eval", "--help"],

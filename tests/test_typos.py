@@ -108,6 +108,8 @@ TYPOS = [
     "label run --out x.pdf",
     "view nowhere",
     "algorithms check nonsense",
+    "models check nonsense",
+    "models check emoji --only nonsense",
     "algorithms check ./nowhere.py:f",
     "train --reward nonsense",
     "train --reward darkness:nonsense=1",

@@ -110,3 +110,78 @@ def write_tiny_sd3(folder: Path, sample_size: int = 8, t5: bool = True) -> Path:
     )
     pipeline.save_pretrained(folder / "model")
     return folder / "model"
+
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% if not enable_thinking %}<think>\n\n</think>\n\n{% endif %}"
+)
+"""The parts of Qwen3's template that a single message uses."""
+
+
+def qwen_tokenizer() -> Any:
+    """A tokenizer of Qwen's class whose tokens are bytes."""
+    from tokenizers import pre_tokenizers
+    from transformers import Qwen2Tokenizer
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Qwen2Tokenizer(
+        vocab={letter: place for place, letter in enumerate(letters)},
+        merges=[],
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def qwen_encoder(width: int, layers: int = 3) -> Any:
+    from transformers import Qwen3Config, Qwen3Model
+
+    return Qwen3Model(
+        Qwen3Config(
+            vocab_size=264,
+            hidden_size=width,
+            intermediate_size=37,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+        )
+    )
+
+
+def write_tiny_z_image(folder: Path, side: int = 64, shift: float = 6.0) -> Path:
+    """A folder of Z-Image with images of `side` pixels a side."""
+    from diffusers import (
+        FlowMatchEulerDiscreteScheduler,
+        ZImagePipeline,
+        ZImageTransformer2DModel,
+    )
+
+    torch.manual_seed(0)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=16,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=24,
+        axes_dims=[4, 2, 2],
+        axes_lens=[1024, 8, 8],
+    )
+    with torch.no_grad():  # the padding tokens are zero when they are made
+        for parameter in transformer.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    vae = tiny_vae(4, 0.3611, 0.1159)
+    vae.register_to_config(sample_size=side)
+    pipeline = ZImagePipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
+        vae=vae,
+        text_encoder=qwen_encoder(24),
+        tokenizer=qwen_tokenizer(),
+    )
+    pipeline.save_pretrained(folder / "model")
+    return folder / "model"

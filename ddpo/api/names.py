@@ -84,6 +84,8 @@ RecipeName = Literal[
     "emoji_rwr",
     "emoji_rwr_sparse",
     "emoji_sf",
+    "flux1",
+    "flux2_klein",
     "paper_aesthetic",
     "paper_alignment",
     "paper_compressibility",
@@ -93,5 +95,6 @@ RecipeName = Literal[
     "sd1",
     "sd15_lora",
     "sd2",
+    "sd3",
     "sdxl",
 ]

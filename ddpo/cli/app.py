@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import ddpo
-from ddpo.cli import algorithms, cache, recipes, rewards
+from ddpo.cli import algorithms, cache, models, recipes, rewards
 from ddpo.cli.commands import Commands, Group
 from ddpo.cli.console import echo
 from ddpo.cli.doctor import doctor_command
@@ -69,6 +69,7 @@ app = Commands(
 )
 app.add_typer(rewards.app, name="rewards")
 app.add_typer(algorithms.app, name="algorithms")
+app.add_typer(models.app, name="models")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(cache.app, name="cache")
 app.command("train")(train_command)

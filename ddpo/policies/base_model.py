@@ -38,6 +38,7 @@ MANIFEST: Final[Fields] = {"files": MapOf({"sha256": DIGEST}, FILE_NAME)}
 VOCABULARIES: Final = {
     "CLIPTokenizer": ("vocab.json", "merges.txt"),
     "T5TokenizerFast": ("spiece.model",),
+    "Qwen2Tokenizer": ("vocab.json", "merges.txt"),
 }
 """Files of a tokenizer without a tokenizer.json, by its class."""
 MESSAGE: Final = 300  # characters to show of a library's message

@@ -37,5 +37,5 @@ class ConditioningCache:
 
 
 def _bytes(texts: Mapping[str, Any]) -> int:
-    """The size of the conditioning, which is equal for all texts."""
-    return len(texts) * size_in_bytes(next(iter(texts.values())))
+    """The size of the conditioning of all texts."""
+    return sum(map(size_in_bytes, texts.values()))

@@ -26,6 +26,8 @@ FAMILIES: Final[Mapping[str, str]] = {
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",
     "sd3": "Stable Diffusion 3 and 3.5",
+    "flux1": "FLUX.1",
+    "flux2_klein": "FLUX.2 klein",
 }
 """Family → name in words; each family has a recipe of its name in `ddpo.recipes`."""
 
@@ -34,6 +36,8 @@ SAMPLED: Final = ("steps", "guidance", "eta", "transition", "grid")
 BY_PIPELINE: Final[Mapping[str, str]] = {
     "StableDiffusionXLPipeline": "sdxl",
     "StableDiffusion3Pipeline": "sd3",
+    "FluxPipeline": "flux1",
+    "Flux2KleinPipeline": "flux2_klein",
 }
 """Pipeline → family, where the pipeline alone decides it."""
 WIDTH_OF_SD2: Final = 1024

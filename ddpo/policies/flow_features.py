@@ -11,7 +11,14 @@ from typing import Final
 
 from ddpo.policies.model_features import VAE, Setting, honoured, ignored, not_in, refused
 
-__all__ = ["FLOW_INDEX", "FLOW_SCHEDULER", "FLOW_VAE", "SD3_TRANSFORMER"]
+__all__ = [
+    "FLOW_INDEX",
+    "FLOW_SCHEDULER",
+    "FLOW_VAE",
+    "SD3_TRANSFORMER",
+    "Z_IMAGE_TRANSFORMER",
+    "Z_IMAGE_VAE",
+]
 
 SD3_TRANSFORMER: Final[Mapping[str, Setting]] = {
     **honoured(
@@ -45,6 +52,34 @@ FLOW_VAE: Final[Mapping[str, Setting]] = {
     **ignored("the pipelines of flow models do not heed it", "force_upcast"),
 }
 """The keys of `AutoencoderKL` in a flow model."""
+
+Z_IMAGE_TRANSFORMER: Final[Mapping[str, Setting]] = {
+    **honoured(
+        "dim",
+        "n_layers",
+        "n_refiner_layers",
+        "n_heads",
+        "norm_eps",
+        "qk_norm",
+        "rope_theta",
+        "t_scale",
+        "axes_dims",
+    ),
+    **honoured("all_patch_size", note="must have 2, the size that the pipeline uses"),
+    **honoured("all_f_patch_size", note="must have 1 at the same place"),
+    **honoured("in_channels", note="must be the VAE's latent_channels"),
+    **honoured("cap_feat_dim", note="must be the width of the text encoder"),
+    **honoured("axes_lens", note="positions of text and image, which must suffice"),
+    **refused("the denoiser wants an image as conditioning", "siglip_feat_dim"),
+    **ignored("diffusers' own class does not heed it", "n_kv_heads"),
+}
+"""The keys of `ZImageTransformer2DModel`."""
+
+Z_IMAGE_VAE: Final[Mapping[str, Setting]] = {
+    **FLOW_VAE,
+    **honoured("sample_size", note="side of the square images, in pixels; a multiple of 16"),
+}
+"""The keys of `AutoencoderKL` in Z-Image, whose transformer states no size."""
 
 ANOTHER_GRID: Final = "other noise levels than those of the grids that ddpo samples on"
 

@@ -68,10 +68,11 @@ class FlowPolicy(LatentPolicy):
         import diffusers
 
         self._check_scheduler(base)
-        kind = getattr(diffusers, PIPELINES[base.pipeline].classes[TRANSFORMER][0])
+        kind = PIPELINES[base.pipeline]
+        defaults = {part: default_config(kind.class_of(part)) for part in (TRANSFORMER, "vae")}
         configs = {
-            TRANSFORMER: (base.config(TRANSFORMER), default_config(kind), self.CONFIG),
-            "vae": (base.config("vae"), default_config(diffusers.AutoencoderKL), self.VAE),
+            TRANSFORMER: (base.config(TRANSFORMER), defaults[TRANSFORMER], self.CONFIG),
+            "vae": (base.config("vae"), defaults["vae"], self.VAE),
             "scheduler": (
                 base.config("scheduler"),
                 default_config(diffusers.FlowMatchEulerDiscreteScheduler),

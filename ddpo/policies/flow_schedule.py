@@ -44,13 +44,31 @@ def shifted(sigma: Tensor, shift: float) -> Tensor:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
-def flux_shift(tokens: int) -> float:
+def flux_shift(
+    tokens: int,
+    short: tuple[float, float] = FLUX_SHORT,
+    long: tuple[float, float] = FLUX_LONG,
+) -> float:
     """The shift e^μ of FLUX.1 for an image of so many tokens, of 16 × 16 pixels each.
 
-    μ is a straight line through 0.5 at 256 tokens and 1.15 at 4,096.
+    μ is a straight line, through 0.5 at 256 tokens and 1.15 at 4,096 in the published models.
+
+    Args:
+        tokens: Tokens of an image.
+        short: Tokens and μ of one point of the line.
+        long: Tokens and μ of another.
+
+    Raises:
+        ConfigError: The two points give no line, or the shift is too large for a number.
     """
-    slope = (FLUX_LONG[1] - FLUX_SHORT[1]) / (FLUX_LONG[0] - FLUX_SHORT[0])
-    return math.exp(FLUX_SHORT[1] + slope * (tokens - FLUX_SHORT[0]))
+    try:
+        slope = (long[1] - short[1]) / (long[0] - short[0])
+        return math.exp(short[1] + slope * (tokens - short[0]))
+    except (ZeroDivisionError, OverflowError) as error:
+        raise ConfigError(
+            f"the shift of the noise levels cannot run through μ = {short[1]} at {short[0]} tokens "
+            f"and {long[1]} at {long[0]}"
+        ) from error
 
 
 Affine = tuple[Tensor, Tensor, Tensor]
@@ -112,6 +130,8 @@ class FlowSchedule:
         shift: Shift of the levels: 3 for Stable Diffusion 3, `flux_shift(tokens)` for FLUX.1.
         grid: Levels before the shift.
         step: Kind of the steps; "ode" has no noise and no density.
+        shifted_once: True for a scheduler that shifts by the size of the image, and so only for a
+            sampler run.
 
     Raises:
         ConfigError: The shift is not positive, or the grid or the step is unknown.
@@ -120,6 +140,7 @@ class FlowSchedule:
     shift: float
     grid: Grid = "linspace"
     step: Step = "flow_sde"
+    shifted_once: bool = False
     _cached: dict[tuple[str, int, float], StepCoefficients] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -176,6 +197,10 @@ class FlowSchedule:
             return True  # its shift depends on the image
         return FlowSchedule.from_scheduler(config, self.grid).shift == self.shift
 
+    def shift_of(self, steps: int) -> float:
+        """The shift of a sampler run of so many steps; here one shift for all."""
+        return self.shift
+
     @property
     def levels(self) -> int:
         """Number of noise levels that denoising losses choose from, evenly in time."""
@@ -190,10 +215,11 @@ class FlowSchedule:
         if not 1 <= steps <= TRAIN_LEVELS:
             raise ConfigError(f"steps must be in 1 … {TRAIN_LEVELS}, got {steps}")
         last = 1 / steps
+        shift = self.shift_of(steps)
         if self.grid == "diffusers":
             least = torch.tensor(1 / TRAIN_LEVELS, dtype=torch.float64)
-            last = float(shifted(least, self.shift))
-        sigma = shifted(torch.linspace(1, last, steps, dtype=torch.float64), self.shift)
+            last = float(least if self.shifted_once else shifted(least, shift))
+        sigma = shifted(torch.linspace(1, last, steps, dtype=torch.float64), shift)
         return torch.cat([sigma, torch.zeros(1, dtype=torch.float64)])
 
     def coefficients_on(self, device: torch.device, steps: int, eta: float) -> StepCoefficients:

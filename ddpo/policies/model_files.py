@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -148,8 +149,12 @@ def single_file_error(file: Path) -> ConfigError:
         return ConfigError(
             f"{file} is a LoRA, not a model: give it as --checkpoint, with --model BASE"
         )
-    xl = any(key.startswith("conditioner.embedders.1.") for key in keys)
-    pipeline = "StableDiffusionXLPipeline" if xl else "StableDiffusionPipeline"
+    if any("double_stream_modulation_img." in key for key in keys):
+        return ConfigError(
+            f"{file} is the transformer of a FLUX.2 model in one file; ddpo loads folders in "
+            "diffusers' format, which has its text encoder and VAE too: give that of the model"
+        )
+    pipeline = _pipeline_of(keys)
     pickle = " (a pickle: only where you trust it)" if file.suffix in PICKLES else ""
     return ConfigError(
         f"{file} is a model in one file; ddpo loads folders in diffusers' format. "
@@ -157,6 +162,15 @@ def single_file_error(file: Path) -> ConfigError:
         f'python -c "from diffusers import {pipeline} as P; '
         f"P.from_single_file({str(file)!r}).save_pretrained('FOLDER')\""
     )
+
+
+def _pipeline_of(keys: Sequence[str]) -> str:
+    """The class of the pipeline whose weights have these names in one file."""
+    if any("double_blocks." in key for key in keys):
+        return "FluxPipeline"
+    if any(key.startswith("conditioner.embedders.1.") for key in keys):
+        return "StableDiffusionXLPipeline"
+    return "StableDiffusionPipeline"
 
 
 def _keys(file: Path) -> list[str]:

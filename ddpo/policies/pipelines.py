@@ -31,6 +31,7 @@ IN_WORDS: Final[Mapping[str, str]] = {UNET: "U-Net", TRANSFORMER: "transformer"}
 
 CLIP_TOKENIZER: Final = ("CLIPTokenizer", "CLIPTokenizerFast")
 T5_TOKENIZER: Final = ("T5TokenizerFast", "T5Tokenizer")
+QWEN_TOKENIZER: Final = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class PipelineKind:
     optional: tuple[str, ...] = ()  # components that the pipeline does without
     tokens: Mapping[str, int] = field(default_factory=dict)
     """Tokenizer → tokens that the pipeline gives an encoder that has no limit itself."""
+    chat: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    """Tokenizer that reads a prompt as the message of a chat → settings of its chat template."""
 
     @property
     def tokenizers(self) -> tuple[str, ...]:
@@ -97,6 +100,40 @@ PIPELINES: Final[Mapping[str, PipelineKind]] = {
         },
         optional=("text_encoder_3", "tokenizer_3"),
         tokens={"tokenizer_3": 256},
+    ),
+    "FluxPipeline": PipelineKind(
+        policy="ddpo.policies.flux:FluxPolicy",
+        classes={
+            "transformer": ("FluxTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("CLIPTextModel",),
+            "text_encoder_2": ("T5EncoderModel",),
+            "tokenizer": CLIP_TOKENIZER,
+            "tokenizer_2": T5_TOKENIZER,
+        },
+        tokens={"tokenizer_2": 512},
+    ),
+    "Flux2KleinPipeline": PipelineKind(
+        policy="ddpo.policies.flux_2_klein:Flux2KleinPolicy",
+        classes={
+            "transformer": ("Flux2Transformer2DModel",),
+            "vae": ("AutoencoderKLFlux2",),
+            "text_encoder": ("Qwen3ForCausalLM",),
+            "tokenizer": QWEN_TOKENIZER,
+        },
+        tokens={"tokenizer": 512},
+        chat={"tokenizer": {"enable_thinking": False}},
+    ),
+    "ZImagePipeline": PipelineKind(
+        policy="ddpo.policies.z_image:ZImagePolicy",
+        classes={
+            "transformer": ("ZImageTransformer2DModel",),
+            "vae": ("AutoencoderKL",),
+            "text_encoder": ("Qwen3Model", "Qwen3ForCausalLM"),
+            "tokenizer": QWEN_TOKENIZER,
+        },
+        tokens={"tokenizer": 512},
+        chat={"tokenizer": {"enable_thinking": True}},
     ),
 }
 """Class of a pipeline → its kind."""

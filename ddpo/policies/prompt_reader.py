@@ -6,21 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import ConfigError, MissingResourceError, PromptError
+from ddpo.errors import ConfigError, MissingResourceError, PromptError, one_line
 from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.model_place import place_of
 from ddpo.policies.pipelines import PIPELINES
-from ddpo.text import shortened_middle
+from ddpo.text import shortened, shortened_middle
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["CutPrompts", "PromptReader", "check_prompts", "find_reader"]
 
-
+MARK: Final = "prompt"
+"""A text that shows its place in a chat template."""
+MESSAGE: Final = 200  # characters to show of a template's message
 CONFIGS: Final[Mapping[str, str]] = {
     "CLIPTokenizer": "CLIPTextConfig",
     "T5TokenizerFast": "T5Config",
+    "Qwen2Tokenizer": "Qwen3Config",
 }
 """Class of a tokenizer → class of its text encoder's config."""
 
@@ -42,6 +45,7 @@ class PromptReader:
     def __init__(self, base: BaseModel) -> None:
         kind = PIPELINES[base.pipeline]
         self.model = base.word
+        self.chat = kind.chat
         self.names = [
             name
             for name in kind.tokenizers
@@ -52,6 +56,7 @@ class PromptReader:
         self.widths: list[int] = []  # of each encoder's hidden states
         for name, tokenizer in zip(self.names, self.tokenizers, strict=True):
             encoder = _encoder_config(base, name)
+            self._check_template(name, tokenizer)
             if max(tokenizer.get_vocab().values()) >= encoder.vocab_size:
                 raise ConfigError(
                     f"the {name} of the model {base.word!r} has {len(tokenizer)} tokens, "
@@ -94,9 +99,10 @@ class PromptReader:
         The mask is 0 for padding and else 1.
         """
         found = []
-        for tokenizer, length in zip(self.tokenizers, self.lengths, strict=True):
+        places = zip(self.names, self.tokenizers, self.lengths, strict=True)
+        for name, tokenizer, length in places:
             made = tokenizer(
-                [text],
+                [self._message(name, tokenizer, text)],
                 padding="max_length",
                 max_length=length,
                 truncation=True,
@@ -119,7 +125,34 @@ class PromptReader:
         return max(ends, key=len, default="")
 
     def _kept(self, at: int) -> int:
-        return self.lengths[at] - int(self.tokenizers[at].num_special_tokens_to_add())
+        tokenizer = self.tokenizers[at]
+        before = self._message(self.names[at], tokenizer, MARK).partition(MARK)[0]
+        opening = len(tokenizer(before, add_special_tokens=False).input_ids)
+        return self.lengths[at] - opening - int(tokenizer.num_special_tokens_to_add())
+
+    def _message(self, name: str, tokenizer: Any, text: str) -> str:
+        """The text as the tokenizer is given it, in a chat template if the pipeline uses one."""
+        if name not in self.chat:
+            return text
+        message = [{"role": "user", "content": text}]
+        rendered: str = tokenizer.apply_chat_template(
+            message, tokenize=False, add_generation_prompt=True, **self.chat[name]
+        )
+        return rendered
+
+    def _check_template(self, name: str, tokenizer: Any) -> None:
+        """Raises unless the chat template shows a prompt, if the pipeline uses one."""
+        try:
+            shown = MARK in self._message(name, tokenizer, MARK)
+        except Exception as error:  # a template is a program, which can raise anything
+            reason = shortened(one_line(error), MESSAGE)
+            raise ConfigError(
+                f"the {name} of the model {self.model!r} has no chat template that works: {reason}"
+            ) from error
+        if not shown:
+            raise ConfigError(
+                f"the chat template of the {name} of the model {self.model!r} leaves out the prompt"
+            )
 
     def _ids(self, text: str) -> list[list[int]]:
         return [

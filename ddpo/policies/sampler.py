@@ -30,6 +30,7 @@ from ddpo.types import ImageBatch, Prompt, Trajectory
 __all__ = [
     "SampleKey",
     "SamplerSettings",
+    "classifier_free",
     "coefficients_of",
     "guided",
     "sample_images",
@@ -122,6 +123,26 @@ def coefficients_of(
 
 
 def guided(
+    policy: Policy,
+    latents: Tensor,
+    timesteps: Tensor,
+    conditioning: Any,
+    unconditional: Any,
+    guidance: float,
+) -> Tensor:
+    """The denoiser's output with guidance: classifier-free, or by the policy's own `guided`.
+
+    A policy whose guidance is of another kind has a method of this name, with the arguments of
+    `classifier_free` other than the policy.
+    """
+    own = getattr(policy, "guided", None)
+    if own is None:
+        return classifier_free(policy, latents, timesteps, conditioning, unconditional, guidance)
+    output: Tensor = own(latents, timesteps, conditioning, unconditional, guidance)
+    return output
+
+
+def classifier_free(
     policy: Policy,
     latents: Tensor,
     timesteps: Tensor,

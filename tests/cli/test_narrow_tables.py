@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from ddpo.doctor.reward_states import reward_states
+from ddpo.policies.pipelines import PIPELINES
 from ddpo.recipes import recipe_names
 from ddpo.rewards.cards import CARDS
 from ddpo.trainer.algorithms import algorithms
@@ -47,6 +48,7 @@ EDITS = ["JPEG quality 90", "shift 1 px", "noise sd 1/255"]
         ("rewards list", list(CARDS)),
         ("recipes list", recipe_names()),
         ("algorithms list", list(algorithms.names())),
+        ("models list", list(PIPELINES)),
         ("doctor", ["Python", "processor", *MISSING]),
         ("rewards score darkness sharpness images --no-cache", ["darkness", "sharpness"]),
         ("rewards score ./mine.py:a_reward_with_a_long_name images", ["a_reward_with_a_long_name"]),

@@ -45,3 +45,15 @@ def test_parts_must_fit_each_other() -> None:
         Conditioning({})
     with pytest.raises(ValueError, match="different parts"):
         concatenated([texts(0, 1), Conditioning({"hidden": torch.zeros(1, 2, 3)})])
+
+
+def test_a_part_may_be_a_tuple_of_tensors_of_different_lengths() -> None:
+    rows = Conditioning({"hidden": (torch.zeros(3, 2), torch.ones(1, 2)), "at": torch.arange(2)})
+    both = concatenated([rows, expanded(rows[1:], 2)])
+    assert [len(row) for row in both.parts["hidden"]] == [3, 1, 1, 1]
+    picked = both[torch.tensor([3, 0])]
+    assert [len(row) for row in picked.parts["hidden"]] == [1, 3]
+    assert picked.parts["at"].tolist() == [1, 0]
+    assert size_in_bytes(rows) == (3 + 1) * 2 * 4 + 2 * 8
+    with pytest.raises(ValueError, match="one batch size"):
+        Conditioning({"hidden": (torch.zeros(3, 2),), "at": torch.arange(2)})

@@ -14,18 +14,41 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderKLFlux2,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
+    Flux2KleinPipeline,
+    Flux2Transformer2DModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    ZImageTransformer2DModel,
 )
 
 from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
-from ddpo.policies.flow_features import FLOW_INDEX, FLOW_SCHEDULER, FLOW_VAE, SD3_TRANSFORMER
+from ddpo.policies.flow_features import (
+    FLOW_INDEX,
+    FLOW_SCHEDULER,
+    FLOW_VAE,
+    SD3_TRANSFORMER,
+    Z_IMAGE_TRANSFORMER,
+    Z_IMAGE_VAE,
+)
+from ddpo.policies.flux_features import (
+    FLUX_2_INDEX,
+    FLUX_2_SCHEDULER,
+    FLUX_2_TRANSFORMER,
+    FLUX_2_VAE,
+    FLUX_INDEX,
+    FLUX_SCHEDULER,
+    FLUX_TRANSFORMER,
+    FLUX_VAE,
+)
 from ddpo.policies.model_features import KINDS, SCHEDULER, UNET, VAE
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images, sample_noise
 from ddpo.types import Prompt
@@ -291,10 +314,19 @@ def keys_of(*classes: type) -> set[str]:
         (SCHEDULER, schedulers()),
         (SD3_TRANSFORMER, [SD3Transformer2DModel]),
         (FLOW_VAE, [AutoencoderKL]),
+        (Z_IMAGE_TRANSFORMER, [ZImageTransformer2DModel]),
+        (Z_IMAGE_VAE, [AutoencoderKL]),
         (FLOW_SCHEDULER, [FlowMatchEulerDiscreteScheduler]),
         (FLOW_INDEX, [StableDiffusion3Pipeline]),
+        (FLUX_TRANSFORMER, [FluxTransformer2DModel]),
+        (FLUX_VAE, [AutoencoderKL]),
+        (FLUX_SCHEDULER, [FlowMatchEulerDiscreteScheduler]),
+        (FLUX_INDEX, [FluxPipeline]),
+        (FLUX_2_TRANSFORMER, [Flux2Transformer2DModel]),
+        (FLUX_2_VAE, [AutoencoderKLFlux2]),
+        (FLUX_2_SCHEDULER, [FlowMatchEulerDiscreteScheduler]),
+        (FLUX_2_INDEX, [Flux2KleinPipeline]),
     ],
-    ids=["unet", "vae", "scheduler", "sd3", "flow-vae", "flow-scheduler", "sd3-index"],
 )
 def test_every_key_of_the_installed_diffusers_is_in_a_table(
     table: Any, classes: list[type]
@@ -313,6 +345,16 @@ def test_every_key_of_the_installed_diffusers_is_in_a_table(
         "VAE of flow models": FLOW_VAE,
         "Scheduler of flow models": FLOW_SCHEDULER,
         "`model_index.json` of Stable Diffusion 3": FLOW_INDEX,
+        "Transformer of FLUX.1": FLUX_TRANSFORMER,
+        "VAE of FLUX.1": FLUX_VAE,
+        "Scheduler of FLUX.1": FLUX_SCHEDULER,
+        "`model_index.json` of FLUX.1": FLUX_INDEX,
+        "Transformer of FLUX.2 klein": FLUX_2_TRANSFORMER,
+        "VAE of FLUX.2 klein": FLUX_2_VAE,
+        "Scheduler of FLUX.2 klein": FLUX_2_SCHEDULER,
+        "`model_index.json` of FLUX.2 klein": FLUX_2_INDEX,
+        "Transformer of Z-Image": Z_IMAGE_TRANSFORMER,
+        "VAE of Z-Image": Z_IMAGE_VAE,
     }.items(),
 )
 def test_the_page_states_every_key_as_the_table_does(title: str, table: Any) -> None:

@@ -111,17 +111,16 @@ def check_command(
         quiet_libraries()  # takes seconds, so only for a reward that loads models
     results = []
     found_results = iter_results(
-        reward, expected, only or None, probe, device, timeout, _say, check_timeout
+        reward, expected, only or None, probe, device, timeout, say_progress, check_timeout
     )
     for result in found_results:
         results.append(result)
-        word = WORDS.get(result.outcome, result.outcome)
-        _say(f"{result.name}: {word} ({result.seconds:.2f} s)")
+        say_result(result)
     print_conformance(reward, results, as_json)
 
 
 def print_conformance(name: str, results: list[CheckResult], as_json: bool) -> None:
-    """Prints the results of all checks of a reward or an algorithm.
+    """Prints the results of all checks of a reward, an algorithm or a model.
 
     Raises:
         typer.Exit: A check failed that was not expected to, or passed against expectation, or all
@@ -142,10 +141,16 @@ def _ran(results: list[CheckResult]) -> bool:
     return any(result.outcome != "skipped" for result in results)
 
 
-def _say(line: str) -> None:
+def say_progress(line: str) -> None:
     """Prints progress on standard error, so that standard output keeps the whole result."""
     if not is_quiet():
         echo(line, err=True)
+
+
+def say_result(result: CheckResult) -> None:
+    """Prints the outcome of a check as progress."""
+    word = WORDS.get(result.outcome, result.outcome)
+    say_progress(f"{result.name}: {word} ({result.seconds:.2f} s)")
 
 
 def _table(results: list[CheckResult]) -> Table:
