@@ -250,12 +250,11 @@ def test_a_run_is_trained_resumed_exactly_and_the_same_in_plain_diffusers(
         sorted((tmp_path / name / "checkpoints" / "iteration-000002").rglob("*.safetensors"))
         for name in runs
     ]
-    assert weights[0]
+    assert len(weights[0]) == len(weights[1]) == 1
     for file, other in zip(*weights, strict=True):
         again = load_file(other)
         differs = [name for name, one in load_file(file).items() if not one.equal(again[name])]
-        assert differs == []  # names what differs, before the bytes with their metadata
-        assert file.read_bytes() == other.read_bytes()
+        assert differs == []  # not the bytes: safetensors orders a header's metadata at random
     code, _, errors = ddpo("export", tmp_path / "whole", "--out", tmp_path / "out")
     assert code == 0, errors
     tuned = load_policy(str(model), tmp_path / "whole", device="cpu")
