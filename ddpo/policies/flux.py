@@ -66,10 +66,11 @@ class FluxPolicy(PackedPolicy):
     @property
     def distilled(self) -> str:
         """As of `FlowPolicy`; "schnell" for every model without an input for the guidance."""
-        return super().distilled or ("" if self._embeds_guidance else "schnell")
+        return super().distilled or ("" if self.guidance_distilled else "schnell")
 
     @property
-    def _embeds_guidance(self) -> bool:
+    def guidance_distilled(self) -> bool:
+        """True for a model that was distilled from guided outputs, such as FLUX.1-dev."""
         return bool(self.denoiser.config["guidance_embeds"])
 
     def guided(
@@ -116,7 +117,7 @@ class FluxPolicy(PackedPolicy):
         output: Tensor = self.denoiser(
             hidden_states=latents,
             timestep=timesteps,
-            guidance=guidance if self._embeds_guidance else None,
+            guidance=guidance if self.guidance_distilled else None,
             pooled_projections=conditioning.parts["pooled"],
             encoder_hidden_states=hidden,
             txt_ids=torch.zeros(hidden.shape[1], self.AXES, device=self.device),

@@ -244,7 +244,7 @@ def test_the_command_gives_the_same_settings(
     app.command("compare")(compare_command)
     given: list[EvalConfig] = []
 
-    def stop(read: EvalConfig) -> None:
+    def stop(read: EvalConfig, named: object = None) -> None:
         given.append(read)
         raise typer.Exit
 

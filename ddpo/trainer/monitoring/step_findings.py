@@ -86,8 +86,8 @@ def _too_much_noise(policy: Policy, config: TrainConfig) -> list[Finding]:
         return []
     text = (
         f"sample.eta={config.sample.eta:g} is much noise for a guidance-distilled model: 0.7 "
-        f"destroyed one, and 0.2 worked (Tencent-Hunyuan/UniRL pull request 347); "
-        "look at the first image grid, or set sample.eta=0.2"
+        "destroyed one where 0.2 worked (Tencent-Hunyuan/UniRL pull request 347), and 0.9 trained "
+        "FLUX.1-dev (Flow-GRPO); look at the first image grid"
     )
     return [Finding("noise", text, good=False)]
 
