@@ -47,7 +47,7 @@ def test_a_damaged_installation_is_reported_in_one_line(
 ) -> None:
     copy = tmp_path / "emoji" / "weights"
     shutil.copytree(WEIGHTS, copy)
-    monkeypatch.setattr("ddpo.policies.base_model.files", lambda package: tmp_path)
+    monkeypatch.setattr("ddpo.policies.base_model.files", lambda package: tmp_path / "emoji")
     load_policy("emoji")
     (copy / "unet" / "config.json").write_text("{}")
     with pytest.raises(
