@@ -11,6 +11,7 @@ from typing import Final
 from markupsafe import Markup
 
 from ddpo.eval.report.svg import Scale, line, mark, path, svg, text, tick_text, ticks
+from ddpo.text import shortened
 
 __all__ = ["Axis", "Mark", "axis_plot", "interval_plot"]
 
@@ -19,6 +20,7 @@ EDGE: Final = 12
 ROW: Final = 11  # height of each mark of one cell
 TICKS: Final = (6, 5, 4, 3, 2)  # wanted numbers of ticks, of which the first with room is taken
 DIGIT: Final = 7.0  # width of a digit of a tick
+LABEL: Final = 30  # characters of the label that have room
 _NOISE: Final = Markup('<rect x="{:.1f}" y="0" width="{:.1f}" height="{:.0f}" class="noise"/>')
 
 
@@ -137,4 +139,5 @@ def axis_plot(axis: Axis) -> Markup:
             line(scale(value), 0, scale(value), 5, "axis"),
             text(scale(value), 18, tick_text(value, values), "tick", "middle"),
         ]
-    return svg(WIDTH, 40, [*parts, text(WIDTH / 2, 35, axis.label, "label", "middle")])
+    label = shortened(axis.label, LABEL)
+    return svg(WIDTH, 40, [*parts, text(WIDTH / 2, 35, label, "label", "middle")])
