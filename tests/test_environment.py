@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -165,8 +166,10 @@ def test_plugins_none_leaves_those_of_ddpo() -> None:
     assert done.returncode == 0, done.stderr
     assert '"darkness"' in done.stdout
     from ddpo.rewards.cards import CARDS
+    from ddpo.rewards.cards.embedded import EMBEDDED_REWARDS, embedded_name
 
-    assert len(re.findall(r'^    "id"|^\s+"id": ', done.stdout, re.MULTILINE)) == len(CARDS)
+    listed = {card["id"] for card in json.loads(done.stdout)}
+    assert listed == {*CARDS, *map(embedded_name, EMBEDDED_REWARDS)}
 
 
 def test_columns_and_colours_of_a_terminal() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import MissingResourceError
 from ddpo.rewards.card import PLACEMENT, RewardCard, WeightFile
+from ddpo.rewards.cards.embedded import FOR_OPTIONS
 from ddpo.rewards.spec import redacted
 from ddpo.rewards.tools.availability import repository_folder, weight_state
 from ddpo.rewards.tools.repository_parts import has_weights, holds
@@ -120,7 +121,8 @@ def _specification(card: RewardCard, options: Mapping[str, Any]) -> str:
         if option.name not in PLACEMENT
         and options.get(option.name, option.default) != option.default
     }
-    if card.for_options is None:
+    towers = any(option.name == "tower" for option in card.options)
+    if card.for_options is None or (card.for_options == FOR_OPTIONS and not towers):
         chosen = {
             name: value for name, value in chosen.items() if _names_weights(card, name, value)
         }

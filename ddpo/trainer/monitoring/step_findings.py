@@ -51,8 +51,8 @@ def step_findings(
 
 def _weights(config: TrainConfig, coefficients: StepCoefficients) -> Finding:
     """The weights b² / k² of the steps, and how far those of trained steps differ."""
-    b = coefficients.b.double().cpu()
-    weights: list[float] = (b / coefficients.std.double().cpu()).square().tolist()
+    b = coefficients.b.cpu().double()
+    weights: list[float] = (b / coefficients.std.cpu().double()).square().tolist()
     last = len(weights) - 1
     shown = sorted({round(place * last / (SHOWN - 1)) for place in range(SHOWN)})
     if last < SHOWN:
