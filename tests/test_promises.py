@@ -30,6 +30,7 @@ SETTINGS = (
     "checkpoint_every=1",
 )
 SMALL = [word for setting in SETTINGS for word in ("--set", setting)]
+UPDATES = ("--set", "optim.updates=2")  # a clip range has an effect from the second on
 QUICK = ("--per-prompt", 2, "--history", 0, "--best-of", 0, "--no-held-out")
 
 
@@ -397,7 +398,7 @@ def test_the_plan_of_a_run_has_the_lines_of_the_page(
     assert labels[:2] == ["settings", "batch"]
     arguments = ("--reward", "darkness", "--model", tiny_model, "--out", tmp_path / "run")
     code, output, errors = ddpo(
-        "train", "--dry-run", *arguments, *SMALL, "--set", "sample.per_prompt=8"
+        "train", "--dry-run", *arguments, *SMALL, "--set", "sample.per_prompt=8", *UPDATES
     )
     assert code == 0, errors
     found = [
