@@ -41,7 +41,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         found.append(len(inputs))
         return aot_eager(graph, inputs, **more)
 
-    monkeypatch.setattr("ddpo.policies.stable_diffusion.COMPILER", backend)
+    monkeypatch.setattr("ddpo.policies.latent_policy.COMPILER", backend)
     torch._dynamo.reset()
     yield found
     torch._dynamo.reset()

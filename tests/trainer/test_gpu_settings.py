@@ -48,7 +48,7 @@ def test_a_run_in_channels_last_is_written_read_and_resumed(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Files keep their layout, and a resumed run's moments have that of their parameters."""
-    monkeypatch.setattr("ddpo.policies.stable_diffusion.lay_out", channels_last)
+    monkeypatch.setattr("ddpo.policies.latent_policy.lay_out", channels_last)
     config = config_of(
         tiny_model, iterations=2, checkpoint_every=1, grid_every=1, adapt={"kind": kind}
     )
