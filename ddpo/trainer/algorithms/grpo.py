@@ -6,17 +6,12 @@ One loss, three ways of sampling: with noise at every step (Flow-GRPO), in a sho
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
-from ddpo.trainer.config import TrainConfig
-from ddpo.trainer.losses import clipped_surrogate
+from ddpo.trainer.algorithms.ddpo_is import DdpoIs
 from ddpo.trainer.recipe import merged
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["FLOW_GRPO", "GRPO", "GRPO_FAST", "MIX_GRPO", "Grpo"]
 
@@ -62,40 +57,11 @@ gradient_accumulation_steps, group_size, iters_per_group, prog_overlap_step, ign
 
 
 @dataclass(frozen=True, slots=True)
-class Grpo:
-    """Group relative policy optimisation on denoising steps.
+class Grpo(DdpoIs):
+    """Group relative policy optimisation on denoising steps: the loss of DDPO-IS, other defaults.
 
     Sources: Liu et al., Flow-GRPO, arXiv 2505.05470; Shao et al., arXiv 2402.03300, section 4.1.
     """
-
-    summary: str
-    defaults: Mapping[str, Any]
-    likelihood: Literal["transition"] = "transition"
-
-    def check(self, config: TrainConfig) -> None:
-        """Accepts all settings."""
-
-    def weigh(
-        self,
-        rewards: Floats,
-        prompt_ids: Sequence[str],
-        statistics: PromptStatistics,
-        config: TrainConfig,
-    ) -> SampleWeights:
-        """The advantages of the images."""
-        return advantages(rewards, prompt_ids, statistics, config.advantage)
-
-    def loss(
-        self,
-        log_likelihoods: Tensor,
-        old_log_likelihoods: Tensor,
-        weights: Tensor,
-        config: TrainConfig,
-    ) -> Tensor:
-        """The clipped surrogate loss; the trainer adds the KL."""
-        return clipped_surrogate(
-            log_likelihoods, old_log_likelihoods, weights, config.optim.clip_range
-        )
 
 
 GRPO = Grpo("Flow-GRPO: group mean, std of all rewards, KL, average of the weights", FLOW_GRPO)
