@@ -25,6 +25,7 @@ from ddpo.errors import ImageError
 
 __all__ = [
     "FORMATS",
+    "HEIF_SUFFIXES",
     "MAX_BYTES",
     "MAX_PIXELS",
     "gated",
@@ -48,6 +49,7 @@ The JPEG reader opens MPO too. Left out are vectors, video and data (EPS, WMF, M
 without a signature (IMT, MCIDAS).
 """
 
+HEIF_SUFFIXES: Final = (".heic", ".heics", ".heif", ".heifs", ".hif")
 MAX_BYTES: Final = 512 * 1024 * 1024  # of an encoded image; 64 Mi pixels of 8 bytes
 MAX_PIXELS: Final = 64 * 1024 * 1024
 MAX_SIDE: Final = 128 * 1024  # Pillow's time for a row grows with the square of its length

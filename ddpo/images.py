@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ddpo.errors import ImageError
-from ddpo.image_opening import open_image, opened_file, register_heif, wait_for_room
+from ddpo.image_opening import HEIF_SUFFIXES, open_image, opened_file, register_heif, wait_for_room
 from ddpo.io.atomic import atomic_path, printable, storing
 from ddpo.text import single_line
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "HEIF_SUFFIXES",
     "contact_sheet",
     "decode_image",
     "decoded_image",
@@ -65,7 +64,6 @@ BITS_PER_SAMPLE: Final = 258  # tags of TIFF 6.0
 PHOTOMETRIC: Final = 262
 SIXTEEN_BITS: Final = ("I;16", "I;16B", "I;16L", "I;16N")
 SLACK: Final = 1e-3  # tolerance beyond 0 … 1 in float pixels, for rounding and resampling
-HEIF_SUFFIXES: Final = (".heic", ".heics", ".heif", ".heifs", ".hif")
 BAND: Final = 4 * 1024 * 1024  # pixels converted at a time, which bounds temporary memory
 
 

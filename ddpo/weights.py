@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.io.addresses import is_loopback
 from ddpo.io.atomic import new_file
 from ddpo.io.lock import turn
 from ddpo.io.sync import sync_files
@@ -147,8 +148,6 @@ def fetch_url(url: str, sha256: str, what: str, progress: bool = False) -> Path:
             content. The message says how to add the file by hand.
         ConfigError: the address is neither https nor on this machine.
     """
-    from ddpo.io.http import is_loopback  # http.client takes time at the start of every command
-
     parts = urlsplit(url)
     loopback = parts.scheme == "http" and is_loopback(parts.hostname or "")
     if parts.scheme != "https" and not loopback:

@@ -168,7 +168,7 @@ def sample_command(
     else:
         check_checkpoint(info)
     from ddpo.io.atomic import check_folder_writable
-    from ddpo.policies.sample_folder import check_free, sample_folder
+    from ddpo.policies.free_folder import check_free
 
     check_free(out)
     check_folder_writable(out)
@@ -178,6 +178,7 @@ def sample_command(
     from ddpo.devices import resolve_device
     from ddpo.policies import load_policy
     from ddpo.policies.family import default_dtype
+    from ddpo.policies.sample_folder import sample_folder
 
     config = _run_config(info)
     given = {

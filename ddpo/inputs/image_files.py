@@ -13,8 +13,7 @@ from typing import Final
 from PIL import Image
 
 from ddpo.errors import ImageError
-from ddpo.image_opening import FORMATS, register_heif
-from ddpo.images import HEIF_SUFFIXES
+from ddpo.image_opening import FORMATS, HEIF_SUFFIXES, register_heif
 from ddpo.io.atomic import printable
 from ddpo.text import count
 

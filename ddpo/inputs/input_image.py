@@ -8,15 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, Literal
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ddpo.errors import ImageError
 from ddpo.image_opening import read_file
-from ddpo.images import decode_image, load_image, to_rgb
 from ddpo.io.atomic import printable, storing
 from ddpo.types import Prompt
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["InputImage", "Origin", "copied_to", "image_of_file", "same_state"]
 
@@ -57,6 +57,8 @@ class InputImage:
         """
         if self.damage is not None:
             raise ImageError(f"{self.file}: {self.damage}")
+        from ddpo.images import decode_image, load_image, to_rgb  # numpy slows a mistyped command
+
         if self.image is not None:
             return to_rgb(self.image)
         if self.data is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import socket
 import time
 import urllib.error
@@ -15,7 +14,7 @@ from typing import Any, Final
 
 from ddpo.io.background import Background
 
-__all__ = ["Reply", "ReplyTooLong", "build_opener", "exchange", "is_loopback"]
+__all__ = ["Reply", "ReplyTooLong", "build_opener", "exchange"]
 
 BLOCK: Final = 64 * 1024  # bytes
 
@@ -148,13 +147,3 @@ def _read(reply: Any, ends: float, most_bytes: int) -> bytes:
     if getattr(reply, "length", None):
         raise ConnectionError(f"the connection ended {reply.length} bytes too early")
     return b"".join(blocks)
-
-
-def is_loopback(host: str) -> bool:
-    """True for `localhost` and for addresses by which a machine reaches itself alone."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host.lower() == "localhost"
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)

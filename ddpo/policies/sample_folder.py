@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,39 +17,20 @@ from typing import Any, Final
 
 from PIL import Image
 
-from ddpo.errors import ConfigError, ImageError, RunExistsError, StorageFailure
+from ddpo.errors import ImageError, RunExistsError, StorageFailure
 from ddpo.images import contact_sheet, load_image, save_png
 from ddpo.io.atomic import remove_remains, storing, write_json
 from ddpo.io.journal import Journal
 from ddpo.io.json_files import read_json
 from ddpo.io.lock import LOCK_FILE, owned
 from ddpo.io.sync import sync_folder
+from ddpo.policies.free_folder import MARK, check_free
 
-__all__ = ["SampleFolder", "check_free", "sample_folder"]
+__all__ = ["SampleFolder", "sample_folder"]
 
 TABLE: Final = "metadata.jsonl"
 SHEET: Final = "sheet.png"
-MARK: Final = ".unfinished.json"
 MOST_IN_SHEET: Final = 512  # images of the contact sheet
-
-
-def check_free(out: Path) -> None:
-    """Checks that a folder is absent, empty, or of an unfinished sampling.
-
-    Raises:
-        RunExistsError: it is a file, or holds something else.
-        ConfigError: it cannot be listed.
-    """
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir():
-        raise RunExistsError(f"{out} is not a folder: choose another --out")
-    try:
-        taken = _holds_something(out) and not (out / MARK).is_file()
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be listed: {error.strerror}") from error
-    if taken:
-        raise RunExistsError(f"{out} is not an empty folder: choose another --out")
 
 
 @contextmanager
@@ -181,14 +161,6 @@ class SampleFolder:
             return load_image(self.out / name)
         except ImageError:
             return None
-
-
-def _holds_something(folder: Path) -> bool:
-    """True if a folder holds more than a lock and the remains of a mark."""
-    return any(
-        path.name != LOCK_FILE and not path.name.startswith(f".{MARK}.")
-        for path in folder.iterdir()
-    )
 
 
 def _check_same(out: Path, mark: Mapping[str, Any]) -> None:

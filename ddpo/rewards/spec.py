@@ -18,7 +18,7 @@ from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 from ddpo.errors import ConfigError
-from ddpo.io.http import is_loopback
+from ddpo.io.addresses import is_loopback
 from ddpo.registry import nearest
 from ddpo.text import shown_value, without_secrets
 from ddpo.word_lists import words_of

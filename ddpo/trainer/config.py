@@ -287,8 +287,8 @@ class TrainConfig:
             )
         if self.optim.timesteps not in (0, self.window.steps):
             raise ConfigError(
-                f"all {count(self.window.steps, 'step')} of a window are trained: set "
-                f"optim.timesteps=0 (it is {self.optim.timesteps})"
+                f"window.steps={self.window.steps}: all steps of a window are trained; "
+                f"set optim.timesteps=0 (it is {self.optim.timesteps})"
             )
 
     @property

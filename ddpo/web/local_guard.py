@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from ddpo.io.http import is_loopback
+from ddpo.io.addresses import is_loopback
 from ddpo.web.connections import ADMITTED
 from ddpo.web.hosts import host_of
 

@@ -100,7 +100,7 @@ def test_the_first_and_last_steps_that_are_skipped_are_in_no_window() -> None:
         ({"width": 10}, "window.steps=10 does not fit: .* leave 9 steps"),
         ({"width": 6, "within": 0.5}, "window.steps=6 does not fit: .* leave 5 steps"),
         ({"width": 1, "within": 0.05}, "leave 0 steps"),
-        ({"optim": {"timesteps": 1}}, r"all 2 steps of a window are trained: set optim.timestep"),
+        ({"optim": {"timesteps": 1}}, r"window.steps=2: all steps of a window are trained"),
         ({"kind": "sliding"}, "window.kind must be random, scattered or progressive"),
         ({"every": 0}, "window.every must be at least 1"),
         ({"within": 0.0}, "window.within must be above 0"),

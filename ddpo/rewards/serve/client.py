@@ -11,8 +11,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from ddpo.errors import ConfigError, NewerApiError, RewardFailure, RewardUnavailable, one_line
+from ddpo.io.addresses import is_loopback
 from ddpo.io.atomic import printable
-from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange, is_loopback
+from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange
 from ddpo.io.json_files import JsonError, parse_json
 from ddpo.rewards.card import Calls, RewardCard
 from ddpo.rewards.serve.wire import (

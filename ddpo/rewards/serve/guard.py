@@ -11,7 +11,7 @@ from typing import Any, Final
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 
-from ddpo.io.http import is_loopback
+from ddpo.io.addresses import is_loopback
 from ddpo.rewards.serve.wire import Refused
 from ddpo.web.connections import ADMITTED
 from ddpo.web.hosts import host_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ddpo.errors import ConfigError
-from ddpo.io.http import is_loopback
+from ddpo.io.addresses import is_loopback
 
 __all__ = ["check_token"]
 

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from PIL import Image
 
 from ddpo.errors import ConfigError, RewardUnavailable, one_line
-from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange, is_loopback
+from ddpo.io.addresses import is_loopback
+from ddpo.io.http import Reply, ReplyTooLong, build_opener, exchange
 from ddpo.io.json_files import JsonError, parse_json, parse_record
 from ddpo.ranges import BILLION, Range
 from ddpo.rewards.vlm.protocol import (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
+from ddpo.trainer.algorithms.weighing import AdvantageWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import clipped_surrogate
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class DdpoIs:
+class DdpoIs(AdvantageWeights):
     """Denoising diffusion policy optimisation with importance sampling.
 
     Source: arXiv 2305.13301, section 4.3.
@@ -27,16 +27,6 @@ class DdpoIs:
 
     def check(self, config: TrainConfig) -> None:
         """Accepts all settings."""
-
-    def weigh(
-        self,
-        rewards: Floats,
-        prompt_ids: Sequence[str],
-        statistics: PromptStatistics,
-        config: TrainConfig,
-    ) -> SampleWeights:
-        """The advantages of the images."""
-        return advantages(rewards, prompt_ids, statistics, config.advantage)
 
     def loss(
         self,

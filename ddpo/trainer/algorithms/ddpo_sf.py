@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ddpo.errors import ConfigError
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
+from ddpo.trainer.algorithms.weighing import AdvantageWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class DdpoSf:
+class DdpoSf(AdvantageWeights):
     """Denoising diffusion policy optimisation with the score-function estimator.
 
     Source: arXiv 2305.13301, section 4.3.
@@ -39,16 +39,6 @@ class DdpoSf:
                 f"ddpo_sf makes one update per rollout: set optim.updates=1 and optim.epochs=1 "
                 f"(they are {config.optim.updates} and {config.optim.epochs})"
             )
-
-    def weigh(
-        self,
-        rewards: Floats,
-        prompt_ids: Sequence[str],
-        statistics: PromptStatistics,
-        config: TrainConfig,
-    ) -> SampleWeights:
-        """The advantages of the images."""
-        return advantages(rewards, prompt_ids, statistics, config.advantage)
 
     def loss(
         self,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
 from ddpo.trainer.algorithms.grpo import FLOW_GRPO
+from ddpo.trainer.algorithms.weighing import AdvantageWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import masked_surrogate
 from ddpo.trainer.recipe import merged
@@ -26,7 +26,7 @@ X-GenGroup/Flow-Factory takes 1e-6.
 
 
 @dataclass(frozen=True, slots=True)
-class FlowDppo:
+class FlowDppo(AdvantageWeights):
     """Policy gradient without clipping, where items that have moved too far are left out.
 
     Sources: arXiv 2606.11025; flowdppo.py of Tencent-Hunyuan/UniRL.
@@ -39,16 +39,6 @@ class FlowDppo:
 
     def check(self, config: TrainConfig) -> None:
         """Accepts all settings."""
-
-    def weigh(
-        self,
-        rewards: Floats,
-        prompt_ids: Sequence[str],
-        statistics: PromptStatistics,
-        config: TrainConfig,
-    ) -> SampleWeights:
-        """The advantages of the images."""
-        return advantages(rewards, prompt_ids, statistics, config.advantage)
 
     def item_loss(self, items: Items, weights: Tensor, config: TrainConfig) -> Tensor:
         """-A ρ, without the items that would move further beyond the divergence."""

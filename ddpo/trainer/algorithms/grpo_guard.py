@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
 from ddpo.trainer.algorithms.grpo import FLOW_GRPO
+from ddpo.trainer.algorithms.weighing import AdvantageWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import clipped_surrogate
 from ddpo.trainer.recipe import merged
@@ -26,7 +26,7 @@ GUARD: Final[Mapping[str, Any]] = merged(
 
 
 @dataclass(frozen=True, slots=True)
-class GrpoGuard:
+class GrpoGuard(AdvantageWeights):
     """GRPO with regulated ratios, and with each step's gradient divided by its time.
 
     Sources: Wang et al., arXiv 2510.22319; train_sd3_GRPO_Guard.py of yifan123/flow_grpo. That code
@@ -40,16 +40,6 @@ class GrpoGuard:
 
     def check(self, config: TrainConfig) -> None:
         """Accepts all settings."""
-
-    def weigh(
-        self,
-        rewards: Floats,
-        prompt_ids: Sequence[str],
-        statistics: PromptStatistics,
-        config: TrainConfig,
-    ) -> SampleWeights:
-        """The advantages of the images."""
-        return advantages(rewards, prompt_ids, statistics, config.advantage)
 
     def item_loss(self, items: Items, weights: Tensor, config: TrainConfig) -> Tensor:
         """The clipped surrogate of the regulated ratio, divided by the step's time."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ddpo.errors import ConfigError
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
-from ddpo.trainer.regression import softmax_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 
 __all__ = ["ROUND", "RWR", "Rwr", "check_regression"]
 
@@ -55,6 +55,8 @@ class Rwr:
         config: TrainConfig,
     ) -> SampleWeights:
         """Weights of mean 1 within each prompt."""
+        from ddpo.trainer.regression import softmax_weights  # numpy slows a mistyped command
+
         return softmax_weights(rewards, prompt_ids, config.regression)
 
     def loss(

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 from ddpo.trainer.algorithms.rwr import ROUND, check_regression
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
 from ddpo.trainer.recipe import merged
-from ddpo.trainer.regression import top_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class RwrSparse:
         config: TrainConfig,
     ) -> SampleWeights:
         """1 for images that are kept, 0 for the others."""
+        from ddpo.trainer.regression import top_weights  # numpy slows a mistyped command
+
         return top_weights(rewards, prompt_ids, config.regression)
 
     def loss(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ddpo.errors import ConfigError
-from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights, advantages
+from ddpo.trainer.algorithms.weighing import AdvantageWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.losses import clipped_surrogate
 from ddpo.trainer.step_weights import temporal_weight
@@ -31,7 +31,7 @@ steps of each prompt in an iteration, here it is one.
 
 
 @dataclass(frozen=True, slots=True)
-class TempflowGrpo:
+class TempflowGrpo(AdvantageWeights):
     """GRPO with the noise, and so the credit, at one step of each prompt.
 
     Sources: He et al., arXiv 2508.04324; tempflowgrpo.py of Tencent-Hunyuan/UniRL.
@@ -53,16 +53,6 @@ class TempflowGrpo:
                 f"tempflow_grpo has noise at one step of each image: set window.steps=1 "
                 f"(it is {config.window.steps})"
             )
-
-    def weigh(
-        self,
-        rewards: Floats,
-        prompt_ids: Sequence[str],
-        statistics: PromptStatistics,
-        config: TrainConfig,
-    ) -> SampleWeights:
-        """The advantages of the images."""
-        return advantages(rewards, prompt_ids, statistics, config.advantage)
 
     def item_loss(self, items: Items, weights: Tensor, config: TrainConfig) -> Tensor:
         """The clipped surrogate loss, weighted by the noise of the step."""
