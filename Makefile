@@ -7,7 +7,7 @@ DEMO := runs/demo
 CONSTRAINTS ?= --constraint constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo test test-latest test-oldest constraints lint check clean generalisation reproduce build site notebook torture
+.PHONY: demo test test-latest test-oldest constraints lint check clean alignment generalisation reproduce build site notebook torture
 
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,9 @@ check: lint test
 
 generalisation: $(VENV)/.installed  ## docs/generalisation.md: 22 runs, 45 minutes on two cores; resumes
 	$(BIN)/python tools/generalisation.py
+
+alignment: $(VENV)/.installed  ## docs/alignment.md: 17 runs on the model of scenes; resumes
+	$(BIN)/python tools/alignment.py
 
 reproduce: $(VENV)/.installed  ## docs/reproduction.md: 51 runs, about two hours on two cores; resumes
 	$(BIN)/python tools/reproduce.py --workers 2

@@ -77,7 +77,10 @@ AlgorithmName = Literal[
     "tempflow_grpo",
 ]
 
-ModelName = Literal["emoji"]
+ModelName = Literal[
+    "emoji",
+    "emoji-scenes",
+]
 
 RecipeName = Literal[
     "emoji",

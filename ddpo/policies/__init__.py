@@ -55,6 +55,11 @@ def embedded(device: str, dtype: torch.dtype) -> TrainablePolicy:
     return _of_diffusers("emoji", device, dtype)
 
 
+def embedded_scenes(device: str, dtype: torch.dtype) -> TrainablePolicy:
+    """The embedded model `emoji-scenes`."""
+    return _stable_diffusion("emoji-scenes", device, dtype)
+
+
 def load_policy(
     model: str,
     checkpoint: Path | str | CheckpointInfo | None = None,

@@ -48,9 +48,9 @@ def written(name: str, *texts: str) -> str:
 
 def test_the_embedded_model_gets_the_lists_of_which_it_knows_every_word() -> None:
     assert default_lists("emoji") == CLOSED_LISTS
-    assert default_lists("emoji", load_prompts("animals").prompts) == CLOSED_LISTS
+    assert default_lists("emoji-scenes", load_prompts("animals").prompts) == CLOSED_LISTS
     paired = load_prompts("animals_activities").prompts
-    assert default_lists("emoji", paired) == PAIRING_LISTS
+    assert default_lists("emoji-scenes", paired) == PAIRING_LISTS
     assert default_lists("org/model", paired) == DEFAULT_LISTS
     known = {word for noun in NOUNS for word in noun.split()}
     nouns = {

@@ -19,6 +19,7 @@ __all__ = ["KNOWN_LICENCES", "model_card"]
 
 KNOWN_LICENCES: Final[Mapping[str, str]] = {
     "emoji": "apache-2.0",
+    "emoji-scenes": "apache-2.0",
     "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
     "runwayml/stable-diffusion-v1-5": "creativeml-openrail-m",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",

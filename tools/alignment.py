@@ -1,0 +1,171 @@
+"""Trains, evaluates and writes docs/alignment.md: `make alignment`, which resumes.
+
+The runs are on the embedded model of scenes: three seeds of prompt alignment, a long run that
+over-optimises it, a run on the aesthetic judge, and twelve healthy runs that were stopped early.
+Runs and evaluations are in `runs/alignment/`; the page gets tables and images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from evidence import Run, fill_page, own_gain
+from gains_figure import image_rows
+from generalisation import assessments_table
+from PIL import Image
+
+from ddpo.eval import EvalConfig, Report, load_report
+from ddpo.eval.analysis.history import RunHistory
+from ddpo.eval.inputs.models import BASE
+from ddpo.eval.plan import plan
+from ddpo.eval.report.wording import number
+from ddpo.eval.runner import run_evaluation
+from ddpo.io.atomic import atomic_path
+
+ROOT: Final = Path(__file__).parents[1]
+RUNS: Final = Path("runs") / "alignment"
+PAGE: Final = ROOT / "docs" / "alignment.md"
+FIGURES: Final = ROOT / "docs" / "figures"
+CAPTIONER: Final = "alignment:model=emoji"
+WITNESS: Final = "clip_score:model=emoji"
+AESTHETIC: Final = "aesthetic:model=emoji"
+SCENES: Final[Mapping[str, object]] = {"model": "emoji-scenes", "prompts": "seen_pairings"}
+ANIMALS: Final[Mapping[str, object]] = {"model": "emoji-scenes", "prompts": "animals"}
+SPLITS: Final = {
+    "seen_pairings": "seen animals",
+    "unseen_pairings": "unseen animals",
+    "new_pairings": "new pairings",
+    "objects": "objects",
+}
+ITERATIONS: Final = 20
+LONG: Final = 60
+
+SEEDS: Final = tuple(
+    Run(RUNS / f"alignment-{seed}", CAPTIONER, ITERATIONS, 4, seed, SCENES) for seed in (0, 1, 2)
+)
+OPTIMISED: Final = (Run(RUNS / "alignment-long", CAPTIONER, LONG, 6, 3, SCENES),)
+PLEASING: Final = (Run(RUNS / "aesthetic", AESTHETIC, ITERATIONS, 2, 0, ANIMALS),)
+HEALTHY: Final = tuple(
+    Run(RUNS / "healthy" / f"{name}-{seed}", reward, 5, 5, seed, settings)
+    for name, reward, settings in (
+        ("alignment", CAPTIONER, SCENES),
+        ("clip_score", WITNESS, SCENES),
+    )
+    for seed in (11, 12, 13, 14)
+)
+PRESSED: Final = tuple(
+    Run(RUNS / "healthy" / f"compressibility-{seed}", "compressibility", 4, 4, seed, ANIMALS)
+    for seed in (11, 12, 13, 14)
+)
+EVALUATIONS: Final[Mapping[str, tuple[Sequence[Run], Mapping[str, object]]]] = {
+    "seeds": (SEEDS, {"history": 0, "best_of": 0}),
+    "optimised": (OPTIMISED, {"history": 10, "best_of": 0}),
+    "aesthetic": (PLEASING, {"history": 10, "best_of": 0}),
+    "healthy": (HEALTHY, {"history": 0, "best_of": 0}),
+    "pressed": (PRESSED, {"history": 0, "best_of": 0}),
+}
+
+
+def work() -> Iterator[str]:
+    """Trains and evaluates what is left, and yields a line per step."""
+    for name, (runs, settings) in EVALUATIONS.items():
+        for run in runs:
+            if not run.is_trained:
+                yield f"training {run.name}"
+                run.train()
+        yield f"evaluating {name}"
+        checkpoints = tuple(str(run.folder) for run in runs)
+        out = RUNS / "eval" / name
+        config = EvalConfig(checkpoints=checkpoints, out=out, **settings)  # type: ignore[arg-type]
+        run_evaluation(plan(config))
+
+
+def gains_table(report: Report) -> str:
+    """The gains of the trained reward and of the witness on every split, by seed."""
+    lines = ["| seed | judge | " + " | ".join(SPLITS.values()) + " |", "|---" * 6 + "|"]
+    judges = {CAPTIONER: "captioner", WITNESS: "independent CLIP"}
+    for model in report.compared:
+        for reward, judge in judges.items():
+            cells = [own_gain(report, model.name, reward, split) for split in SPLITS]
+            lines.append(f"| {model.name.rsplit('-', 1)[-1]} | {judge} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def history_table(history: RunHistory) -> str:
+    """One row per checkpoint: queries, divergence, gains of both judges, and grade."""
+    others = [WITNESS, CAPTIONER] if history.trained_on != CAPTIONER else [WITNESS]
+    columns = [history.trained_on, *others]
+    lines = [
+        "| iteration | queries | √KL | " + " | ".join(columns) + " | grade |",
+        "|---" * (4 + len(columns)) + "|",
+    ]
+    for point, signs in zip(history.points[1:], history.signs, strict=True):
+        gains = [
+            number(point.gains[name].mean, signed=True) if name in point.gains else "–"
+            for name in columns
+        ]
+        root = f"{math.sqrt(point.kl.mean):.0f}"
+        cells = [str(point.iteration), f"{point.queries:,}", root, *gains, signs.grade]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def peaks_table(history: RunHistory) -> str:
+    """Best checkpoint of each judge, and the first one significantly below it."""
+    lines = ["| judge | best checkpoint | falls from | last minus best |", "|---" * 4 + "|"]
+    for peak in history.peaks:
+        onset = str(peak.onset_iteration) if peak.onset_iteration >= 0 else "does not fall"
+        drop = f"{number(peak.drop.mean, signed=True)}" if peak.drop.n else "0"
+        lines.append(f"| {peak.reward} | {peak.best_iteration} | {onset} | {drop} |")
+    return "\n".join(lines)
+
+
+def write_page() -> None:
+    """Writes the page's tables and images."""
+    reports = {name: load_report(RUNS / "eval" / name / "report.json") for name in EVALUATIONS}
+    tables = {"gains": gains_table(reports["seeds"])}
+    for name in ("optimised", "aesthetic"):
+        (history,) = reports[name].courses
+        tables[name] = history_table(history)
+        tables[f"{name} peaks"] = peaks_table(history)
+    tables |= {name: assessments_table(reports[name]) for name in ("healthy", "pressed")}
+    fill_page(PAGE, tables)
+    for name, sheet in image_sheets(reports).items():
+        with atomic_path(FIGURES / f"{name}.webp") as temporary:
+            sheet.save(temporary, format="WEBP", quality=90)
+
+
+def image_sheets(reports: Mapping[str, Report]) -> dict[str, Image.Image]:
+    """The contact sheets of the page by their file name."""
+    folder = RUNS / "eval"
+    seeds = [BASE, *(model.name for model in reports["seeds"].compared)]
+    stages = {
+        name: [point.model for point in reports[name].courses[0].points]
+        for name in ("optimised", "aesthetic")
+    }
+    return {
+        "alignment": image_rows(folder / "seeds", seeds, list(SPLITS), 4),
+        "alignment-history": image_rows(
+            folder / "optimised", stages["optimised"], ["seen_pairings"], 15
+        ),
+        "aesthetic-history": image_rows(folder / "aesthetic", stages["aesthetic"], ["animals"], 15),
+    }
+
+
+def main(
+    only_page: Annotated[
+        bool, typer.Option(help="The page from finished evaluations, without training.")
+    ] = False,
+) -> None:
+    """Trains and evaluates what is left, and writes the page."""
+    for line in () if only_page else work():
+        typer.echo(line)
+    write_page()
+
+
+if __name__ == "__main__":
+    typer.run(main)
