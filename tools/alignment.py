@@ -41,8 +41,8 @@ SPLITS: Final = {
     "new_pairings": "new pairings",
     "objects": "objects",
 }
-ITERATIONS: Final = 20
-LONG: Final = 60
+ITERATIONS: Final = 12
+LONG: Final = 36
 
 SEEDS: Final = tuple(
     Run(RUNS / f"alignment-{seed}", CAPTIONER, ITERATIONS, 4, seed, SCENES) for seed in (0, 1, 2)

@@ -57,7 +57,7 @@ def embedded(device: str, dtype: torch.dtype) -> TrainablePolicy:
 
 def embedded_scenes(device: str, dtype: torch.dtype) -> TrainablePolicy:
     """The embedded model `emoji-scenes`."""
-    return _stable_diffusion("emoji-scenes", device, dtype)
+    return _of_diffusers("emoji-scenes", device, dtype)
 
 
 def load_policy(
