@@ -16,7 +16,7 @@ from ddpo.errors import ConfigError
 from ddpo.inputs.input_image import InputImage
 from ddpo.io.finite import finite
 from ddpo.reward_quality.agreement import Agreement, Disagreement, agreement, disagreements
-from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
+from ddpo.reward_quality.edits import EDITS, SAME_IMAGE, same_image_edits
 from ddpo.reward_quality.sensitivity import Sensitivity, edited_batch, sensitivity
 from ddpo.rewards.image_files import score_files
 from ddpo.rewards.image_files.stream import decode_ahead
@@ -45,6 +45,7 @@ class RewardScores:
     edited: Mapping[str, Floats] = field(default_factory=dict)  # edit → [images]
     errors: Mapping[int, str] = field(default_factory=dict)  # image → why it has no score
     failed: int = 0  # images and edits on which the reward itself failed
+    same_image: Sequence[str] = SAME_IMAGE  # edits that set the noise floor
 
     @property
     def scored(self) -> int:
@@ -70,7 +71,8 @@ class Comparison:
                 "images": list(self.files),
                 "rewards": [self._reward(one, signatures[one.name]) for one in self.rewards],
                 "agreement": [self._agreement(pair) for pair in self.agreements],
-                "noise_floor": f"largest median |change| over the edits {', '.join(SAME_IMAGE)}",
+                "noise_floor": f"largest median |change| over the edits {', '.join(SAME_IMAGE)}; "
+                "without flip for a reward that reads the prompt",
                 "interval": f"95 %, percentile bootstrap, {RESAMPLES} resamples",
             }
         )
@@ -118,7 +120,9 @@ def compare_rewards(scored: Sequence[RewardScores], images: Sequence[InputImage]
             for names, scores in pairs.items()
         },
         sensitivities={
-            one.name: sensitivity(one.scores, one.edited) for one in scored if one.edited
+            one.name: sensitivity(one.scores, one.edited, one.same_image)
+            for one in scored
+            if one.edited
         },
     )
 
@@ -180,8 +184,11 @@ def score_for_comparison(
         for name, table in scores.items()
     }
     return [
-        RewardScores(name, scores[name][:, 0], edited[name], errors[name], failed[name])
-        for name in scorers
+        RewardScores(
+            *(name, scores[name][:, 0], edited[name], errors[name], failed[name]),
+            same_image=same_image_edits(scorer.reward.card.inputs),
+        )
+        for name, scorer in scorers.items()
     ]
 
 

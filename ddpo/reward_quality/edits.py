@@ -6,12 +6,12 @@ They use Pillow only, and no randomness.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from PIL import Image, ImageFilter, ImageOps
 
-__all__ = ["EDITS", "SAME_IMAGE"]
+__all__ = ["EDITS", "SAME_IMAGE", "same_image_edits"]
 
 LUMA: Final = (0.299, 0.587, 0.114)  # Recommendation ITU-R BT.601-7, section 2.5.1
 BORDER: Final = 4  # pixels
@@ -92,3 +92,15 @@ EDITS: Final[dict[str, Callable[[Image.Image], Image.Image]]] = {
 
 SAME_IMAGE: Final = ("flip", "crop 1 px", "JPEG q95")
 """The edits that no viewer minds; they set the noise floor."""
+MIRROR: Final = "flip"
+
+
+def same_image_edits(inputs: Collection[str]) -> tuple[str, ...]:
+    """The edits that set the noise floor of a reward with these inputs.
+
+    A mirror image can break what a prompt states, such as a text or "left of". So it does not count
+    for a reward that reads the prompt.
+    """
+    if "prompt" not in inputs:
+        return SAME_IMAGE
+    return tuple(name for name in SAME_IMAGE if name != MIRROR)

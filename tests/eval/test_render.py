@@ -489,6 +489,17 @@ def test_a_gain_that_carries_over_is_given_as_shares(report: Report) -> None:
     )
 
 
+def test_a_gain_without_a_share_is_given_on_the_scale_of_the_reward(report: Report) -> None:
+    """The training gain is clear, but no share can be given, as within the noise floor."""
+    refused = TransferRatio(math.nan, math.nan, math.nan, "no share can be given: because")
+    shifts = {"animals": UP, "unseen_animals": UP, "objects": FLAT}
+    _, held_out, _ = answer(_with_gains(report, shifts, refused), "noisy")
+    assert "shares" not in held_out
+    assert held_out.startswith(
+        "On held-out prompts, incompressibility rose on unseen animals by 1.00"
+    )
+
+
 def test_a_gain_that_does_not_carry_over_is_said_first(report: Report) -> None:
     shifts = {"animals": UP, "unseen_animals": FLAT, "mine <b>": DOWN}
     _, held_out, _ = answer(_with_gains(report, shifts, SHARE), "noisy")

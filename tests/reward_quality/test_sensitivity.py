@@ -12,7 +12,7 @@ from PIL import Image
 
 from ddpo.inputs.input_image import InputImage
 from ddpo.reward_quality.comparison import compare_rewards, score_for_comparison
-from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
+from ddpo.reward_quality.edits import EDITS, SAME_IMAGE, same_image_edits
 from ddpo.reward_quality.sensitivity import edited_batch, sensitivity
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.zoo import make_reward
@@ -131,6 +131,12 @@ def test_where_nothing_is_known_nothing_is_claimed() -> None:
     one = sensitivity([2.0], {"flip": [2.5]})
     assert (one.noise_floor, one.effects[0].mean) == (0.5, 0.5)
     assert math.isnan(one.noise_share)
+
+
+def test_a_mirror_image_may_break_what_a_prompt_states() -> None:
+    """The floor of a reward that reads the prompt, such as `ocr`, is not set by mirrored text."""
+    assert same_image_edits(("image",)) == SAME_IMAGE
+    assert same_image_edits(("image", "prompt")) == ("crop 1 px", "JPEG q95")
 
 
 def test_a_batch_is_one_image_and_its_edits() -> None:

@@ -238,7 +238,8 @@ def _print_sensitivities(console: Console, comparison: Comparison) -> None:
         console.print(_sensitivity_table(comparison, names[start : start + SIDE_BY_SIDE]))
     console.print(
         "mean change, mean |change|, and mean |change| / sd of the reward over the images. "
-        f"Noise floor: the largest median |change| under {', '.join(SAME_IMAGE)}; "
+        f"Noise floor: the largest median |change| under {', '.join(SAME_IMAGE)} "
+        "(without flip for a reward that reads the prompt); "
         "a smaller difference between two images means nothing."
     )
 

@@ -22,7 +22,7 @@ from ddpo.eval.generate.image_store import ImageStore
 from ddpo.io.atomic import write_json
 from ddpo.io.fields import MapOf, Maybe, Real
 from ddpo.io.json_files import JsonError, check_fields, read_json, say_once
-from ddpo.reward_quality.edits import EDITS, SAME_IMAGE
+from ddpo.reward_quality.edits import EDITS, same_image_edits
 from ddpo.reward_quality.sensitivity import edited_batch, sensitivity
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt
@@ -31,13 +31,12 @@ __all__ = ["FLOOR_IMAGES", "NoiseFloors", "noise_floor"]
 
 FLOOR_IMAGES: Final = 24
 FILE: Final = "noise_floors.json"
-_EDITS: Final = {name: EDITS[name] for name in SAME_IMAGE}
 
 
 def noise_floor(
     scorer: Scorer, images: Sequence[NDArray[np.uint8]], prompts: Sequence[Prompt]
 ) -> float:
-    """The largest median |change| of the score under the edits of `SAME_IMAGE`, in score units.
+    """The largest median |change| of the score under `same_image_edits`, in score units.
 
     Up to 24 images are taken, evenly spread. The result depends only on the images, the prompts
     and the reward, so it may be kept.
@@ -58,12 +57,13 @@ def noise_floor(
     on_a_server = bool(card.calls.retries)
     if not images or "group" in card.inputs or on_a_server:
         return math.nan
+    edits = {name: EDITS[name] for name in same_image_edits(card.inputs)}
     batches = [
-        edited_batch(Image.fromarray(images[place]), prompts[place], _EDITS)
+        edited_batch(Image.fromarray(images[place]), prompts[place], edits)
         for place in _spread(len(images))
     ]
     table = _scores(scorer, batches)
-    edited = {name: table[:, 1 + place] for place, name in enumerate(_EDITS)}
+    edited = {name: table[:, 1 + place] for place, name in enumerate(edits)}
     return sensitivity(table[:, 0], edited).noise_floor
 
 
@@ -123,7 +123,7 @@ def _spread(count: int) -> list[int]:
 
 def _scores(scorer: Scorer, batches: Sequence[ImageBatch]) -> NDArray[np.float64]:
     """The scores of each image and its edits `[images, 1 + edits]`; one call per image size."""
-    table = np.full((len(batches), 1 + len(_EDITS)), math.nan)
+    table = np.full((len(batches), len(batches[0])), math.nan)
     for shape in dict.fromkeys(batch.uint8.shape for batch in batches):
         alike = [place for place, batch in enumerate(batches) if batch.uint8.shape == shape]
         pixels = np.concatenate([batches[place].uint8 for place in alike])

@@ -98,15 +98,17 @@ def _held_out_sentence(
     if not held_out:
         return "No held-out prompts were evaluated, so it is unknown if the gain carries over."
     has_risen = bool(training) and all(_verdict(g.paired.gain) == ROSE for g in training)
-    findings = _by_verdict(report, held_out, as_shares=has_risen)
-    if has_risen and ROSE in findings:
+    risen = [gain for gain in held_out if _verdict(gain.paired.gain) == ROSE]
+    has_shares = has_risen and bool(risen) and all(share_of(report, gain) for gain in risen)
+    findings = _by_verdict(report, held_out, as_shares=has_shares)
+    if has_shares:
         others = [
             f"{reward} {verdict} {findings[verdict]}" for verdict in findings if verdict != ROSE
         ]
         shares = "; ".join([findings[ROSE], *others])
         return f"These shares of the gain carried over to held-out prompts: {shares}."
     changes = "; it ".join(f"{verdict} {places}" for verdict, places in findings.items())
-    if has_risen:
+    if has_risen and not risen:
         return f"The gain was not seen to carry over to held-out prompts: {reward} {changes}."
     is_scored = any(gain.paired.gain.n for gain in (*training, *held_out))
     reasons = _reasons(report, held_out[0]) if is_scored else []
@@ -133,9 +135,9 @@ def _held_out_part(report: Report, gain: Gain, verdict: str, as_shares: bool) ->
     """The change on one held-out list: a share of the training gain, or on the reward's scale."""
     title = _title_with_leaks(report, gain.split)
     estimate = gain.paired.gain
-    if as_shares and verdict == ROSE:
-        share = share_of(report, gain)
-        return f"{_size(estimate) if share is None else share_text(share)} on {title}"
+    share = share_of(report, gain) if as_shares and verdict == ROSE else None
+    if share is not None:
+        return f"{share_text(share)} on {title}"
     if verdict in (ROSE, FELL):
         return f"on {title} by {_size(estimate)}"
     return f"on {title}, {estimate_text(estimate)}" if estimate.n else f"on {title}"
