@@ -70,6 +70,14 @@ EVALUATIONS: Final[Mapping[str, tuple[Sequence[Run], Mapping[str, object]]]] = {
 }
 
 
+SHEETS: Final = {
+    "seeds": "alignment",
+    "optimised": "alignment-history",
+    "aesthetic": "aesthetic-history",
+}
+"""Evaluation → name of its figure."""
+
+
 def work() -> Iterator[str]:
     """Trains and evaluates what is left, and yields a line per step."""
     for name, (runs, settings) in EVALUATIONS.items():
@@ -125,35 +133,34 @@ def peaks_table(history: RunHistory) -> str:
 
 
 def write_page() -> None:
-    """Writes the page's tables and images."""
-    reports = {name: load_report(RUNS / "eval" / name / "report.json") for name in EVALUATIONS}
-    tables = {"gains": gains_table(reports["seeds"])}
-    for name in ("optimised", "aesthetic"):
-        (history,) = reports[name].courses
-        tables[name] = history_table(history)
-        tables[f"{name} peaks"] = peaks_table(history)
-    tables |= {name: assessments_table(reports[name]) for name in ("healthy", "pressed")}
-    fill_page(PAGE, tables)
-    for name, sheet in image_sheets(reports).items():
-        with atomic_path(FIGURES / f"{name}.webp") as temporary:
-            sheet.save(temporary, format="WEBP", quality=90)
+    """Writes the tables and images of the finished evaluations into the page."""
+    found = {name: RUNS / "eval" / name / "report.json" for name in EVALUATIONS}
+    reports = {name: load_report(path) for name, path in found.items() if path.is_file()}
+    for name, report in reports.items():
+        fill_page(PAGE, tables_of(name, report))
+        if name in SHEETS:
+            with atomic_path(FIGURES / f"{SHEETS[name]}.webp") as temporary:
+                image_sheet(name, report).save(temporary, format="WEBP", quality=90)
 
 
-def image_sheets(reports: Mapping[str, Report]) -> dict[str, Image.Image]:
-    """The contact sheets of the page by their file name."""
-    folder = RUNS / "eval"
-    seeds = [BASE, *(model.name for model in reports["seeds"].compared)]
-    stages = {
-        name: [point.model for point in reports[name].courses[0].points]
-        for name in ("optimised", "aesthetic")
-    }
-    return {
-        "alignment": image_rows(folder / "seeds", seeds, list(SPLITS), 4),
-        "alignment-history": image_rows(
-            folder / "optimised", stages["optimised"], ["seen_pairings"], 15
-        ),
-        "aesthetic-history": image_rows(folder / "aesthetic", stages["aesthetic"], ["animals"], 15),
-    }
+def tables_of(name: str, report: Report) -> dict[str, str]:
+    """The tables of one evaluation, by the name of their place in the page."""
+    if name == "seeds":
+        return {"gains": gains_table(report), "readings": assessments_table(report)}
+    if name in ("healthy", "pressed"):
+        return {name: assessments_table(report)}
+    (history,) = report.courses
+    return {name: history_table(history), f"{name} peaks": peaks_table(history)}
+
+
+def image_sheet(name: str, report: Report) -> Image.Image:
+    """The contact sheet of one evaluation: models or checkpoints by row, prompts by column."""
+    folder = RUNS / "eval" / name
+    if name == "seeds":
+        models = [BASE, *(model.name for model in report.compared)]
+        return image_rows(folder, models, list(SPLITS), 4)
+    stages = [point.model for point in report.courses[0].points]
+    return image_rows(folder, stages, ["animals" if name == "aesthetic" else "seen_pairings"], 15)
 
 
 def main(
