@@ -30,6 +30,7 @@ from ddpo.policies.pipelines import PIPELINES, UNET
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.prompt_reader import PromptReader
 from ddpo.policies.schedule import Schedule
+from ddpo.policies.starting_lora import StartingWeights, begin_from, starting_lora
 
 __all__ = ["LatentPolicy", "lay_out"]
 
@@ -106,6 +107,7 @@ class LatentPolicy(ABC):
         self.kind: Literal["none", "lora", "full"] = "none"
         self.lora = self.LORA
         self._reference: Any = None
+        self.start: StartingWeights | None = None
         self._compiled = False
         self._conditioning = ConditioningCache(self._encode_new)
 
@@ -140,8 +142,11 @@ class LatentPolicy(ABC):
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """A context in which the denoiser is the base model."""
-        if self.kind == "lora":
+        """A context in which the denoiser is the base model, or as it was at the start."""
+        if self.start is not None:
+            with self.start.in_place():
+                yield
+        elif self.kind == "lora":
             self.denoiser.disable_adapters()
             try:
                 yield
@@ -273,6 +278,22 @@ class LatentPolicy(ABC):
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         self.kind = kind
+
+    def begin_from(self, checkpoint: CheckpointInfo, lora: LoraSettings) -> None:
+        """Adapts the denoiser with the weights of a LoRA in place of new ones.
+
+        Raises:
+            CheckpointError: The LoRA is damaged, or does not fit the model or the settings.
+        """
+        check_base(checkpoint, self.model)
+        found = starting_lora(checkpoint, self.denoiser, lora, self.model)
+        self.adapt("lora", lora)
+        begin_from(self, found, checkpoint)
+
+    def keep_start(self) -> StartingWeights:
+        """Makes the trained weights, as they are now, those of `reference`."""
+        self.start = StartingWeights(self)
+        return self.start
 
     def save(self, folder: Path, iteration: int) -> None:
         """Writes the checkpoint files into an existing folder (`ddpo.policies.checkpoints`)."""

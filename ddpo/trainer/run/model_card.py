@@ -160,6 +160,8 @@ def _training(
     adapt = "all weights of the denoiser"
     if info.kind == "lora":
         adapt = f"LoRA of rank {config.adapt.rank}, alpha {config.adapt.alpha}"
+        if config.adapt.start:
+            adapt += f", which started from {_code(_last_part(config.adapt.start))}"
     steps = f"{optim.updates} updates × {optim.epochs} epochs an iteration"
     rows = {
         "base model": _code(_base(info)),
