@@ -27,6 +27,7 @@ from ddpo.labelling.pair import LabelPair
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoints.folder import POLICY_FILE
 from ddpo.policies.family import default_dtype
+from ddpo.policies.image_size import set_size
 from ddpo.types import Prompt
 
 __all__ = ["checkpoints_of", "run_pairs"]
@@ -171,6 +172,7 @@ def _sampled(
         stack.enter_context(owned(folder / LOCK_FILE, folder, "ddpo label", advice))
         store = stack.enter_context(ImageStore(folder))
         policy = load_policy(model, checkpoint.info, device=device, dtype=dtype)
+        set_size(policy, sampler.size)
         for weights in ("", checkpoint.facts.identity):
             source = Source(model, weights, dtype, sampler, config.seed)
             name = checkpoint.facts.name if weights else BASE

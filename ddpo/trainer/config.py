@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.policies.checkpoints.lora import ATTENTION
+from ddpo.policies.image_size import OWN_SIZE, Size, checked_size
 from ddpo.policies.transitions import GridWord, Transition, check_eta, check_words
 from ddpo.ranges import (
     BATCH,
@@ -72,10 +73,13 @@ class SampleConfig:
     """Kind of the steps; auto: DDIM for U-Nets, Flow-SDE for flow models."""
     grid: GridWord = "auto"
     """Noise levels of a flow model, as `ddpo.policies.flow_schedule` names them."""
+    size: Size = OWN_SIZE
+    """Height and width of the images in pixels, or one number; empty: the model's own."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "sample.")
         check_words(self.transition, self.grid, "sample.")
+        object.__setattr__(self, "size", checked_size(self.size, "sample.size"))
         check_eta(self.transition, self.eta, "sample.", above=True)
         for whole, part in (("samples", "per_prompt"), ("per_prompt", "branches")):
             if getattr(self, whole) % getattr(self, part):

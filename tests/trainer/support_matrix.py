@@ -33,6 +33,7 @@ FLOWS: Final[dict[str, Callable[[Path], Path]]] = {
 FAMILIES: Final = ("SD 1, SD 2", "SDXL", *FLOWS)
 WITHOUT_NOISE: Final = "with `ode`"
 """Column of flow models whose steps have no noise, by `sample.transition=ode`."""
+ODE: Final = {"transition": "ode", "eta": 0.0}
 ALGORITHMS: Final = tuple(name for name in algorithms.names() if algorithms.origin(name) == "ddpo")
 TRAINED: Final = "yes"
 REFUSED: Final = "refused"
@@ -74,7 +75,7 @@ class TinyModel:
         """The pipeline, which takes the LoRA of one run after the other."""
         return pipeline_of(str(self.folder))
 
-    def config(self, algorithm: str, **sample: str) -> TrainConfig:
+    def config(self, algorithm: str, **sample: Any) -> TrainConfig:
         """The settings of two iterations of four images of a prompt."""
         values: dict[str, Any] = {
             **SMALL,
@@ -168,10 +169,10 @@ class TinyModels:
             model = self.models[column]
             return model.outcome(model.config(algorithm), place)
         first, *others = (self.models[family] for family in FLOWS)
-        found = first.outcome(first.config(algorithm, transition="ode"), place)
+        found = first.outcome(first.config(algorithm, **ODE), place)
         if found == REFUSED:
             for model in others:
-                assert model.outcome(model.config(algorithm, transition="ode"), place) == REFUSED
+                assert model.outcome(model.config(algorithm, **ODE), place) == REFUSED
         return found
 
 

@@ -12,6 +12,7 @@ from tests.trainer.support_matrix import (
     ALGORITHMS,
     FAMILIES,
     FLOWS,
+    ODE,
     REFUSED,
     TRAINED,
     WITHOUT_NOISE,
@@ -72,4 +73,4 @@ def test_the_refusal_names_the_setting_and_what_to_choose(
 ) -> None:
     model = models.models[next(iter(FLOWS))]
     with pytest.raises(ConfigError, match=r"transition = 'ode'.*'grpo'.*choose flow_sde"):
-        model.trained(model.config("grpo", transition="ode"), tmp_path / "run")
+        model.trained(model.config("grpo", **ODE), tmp_path / "run")

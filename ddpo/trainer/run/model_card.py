@@ -57,10 +57,12 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
         prompt = json.dumps(manifest["prompts"]["list"][0], ensure_ascii=False)
         sample = config.sample
         flow = sample.transition in FLOW_TRANSITIONS
-        eta = "" if flow else f", eta={sample.eta:g}"
+        more = "" if flow else f", eta={sample.eta:g}"
+        if sample.size:
+            more += ", height={}, width={}".format(*sample.size)
         call = (
             f"pipeline({prompt}, num_inference_steps={sample.steps}, "
-            f"guidance_scale={sample.guidance:g}{eta})"
+            f"guidance_scale={sample.guidance:g}{more})"
         )
     parts = [
         _front_matter(info, whole),
