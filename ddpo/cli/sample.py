@@ -188,7 +188,6 @@ def sample_command(
     from ddpo.devices import resolve_device
     from ddpo.policies import load_policy
     from ddpo.policies.family import default_dtype
-    from ddpo.policies.image_size import parsed_size, set_size
     from ddpo.policies.sample_folder import sample_folder
 
     config = _run_config(info)
@@ -198,7 +197,7 @@ def sample_command(
         "eta": eta,
         "transition": transition,
         "grid": grid,
-        "size": parsed_size(size, "--size") if size else None,
+        "size": size,
     }
     settings = _settings(base, config, given, len(keys))
     place = resolve_device(device or str(config.get("device", AUTO)))
@@ -213,8 +212,7 @@ def sample_command(
     rows = [_metadata_row(key, seed, facts) for key in keys]
     identity = _identity(base, info, settings.batch, dtype, place)
     with sample_folder(out, rows, identity) as folder:
-        policy = load_policy(base, info, device=place, dtype=dtype)
-        set_size(policy, settings.size)
+        policy = load_policy(base, info, device=place, dtype=dtype, size=settings.size)
         _write_images(policy, keys, settings, seed, folder)
         sheet = folder.finish(columns=count if count > 1 else SHEET_COLUMNS)
     if as_json:

@@ -27,7 +27,6 @@ from ddpo.labelling.pair import LabelPair
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoints.folder import POLICY_FILE
 from ddpo.policies.family import default_dtype
-from ddpo.policies.image_size import set_size
 from ddpo.types import Prompt
 
 __all__ = ["checkpoints_of", "run_pairs"]
@@ -171,8 +170,7 @@ def _sampled(
         advice = "wait for it to end, or choose a finished run"
         stack.enter_context(owned(folder / LOCK_FILE, folder, "ddpo label", advice))
         store = stack.enter_context(ImageStore(folder))
-        policy = load_policy(model, checkpoint.info, device=device, dtype=dtype)
-        set_size(policy, sampler.size)
+        policy = load_policy(model, checkpoint.info, device=device, dtype=dtype, size=sampler.size)
         for weights in ("", checkpoint.facts.identity):
             source = Source(model, weights, dtype, sampler, config.seed)
             name = checkpoint.facts.name if weights else BASE

@@ -16,7 +16,6 @@ __all__ = [
     "check_multiple",
     "checked_size",
     "latent_side",
-    "parsed_size",
     "set_size",
 ]
 
@@ -28,7 +27,7 @@ TEXT: Final = re.compile(r"(\d{1,6})(?:x(\d{1,6}))?", re.ASCII)
 
 
 def checked_size(value: Any, name: str) -> Size:
-    """A size from one number, from a list of height and width, or from an empty list.
+    """A size from a number, a text such as "512x768", a list of height and width, or an empty one.
 
     Args:
         value: Value of a user.
@@ -37,6 +36,8 @@ def checked_size(value: Any, name: str) -> Size:
     Raises:
         ConfigError: The value is none of these, or a side is out of range.
     """
+    if isinstance(value, str):
+        return _parsed(value, name)
     sides = list(value) if isinstance(value, (list, tuple)) else [value, value]
     if len(sides) not in (0, 2):
         raise ConfigError(
@@ -45,7 +46,7 @@ def checked_size(value: Any, name: str) -> Size:
     return tuple(int(SIDE.checked(name, side)) for side in sides)
 
 
-def parsed_size(text: str, name: str) -> Size:
+def _parsed(text: str, name: str) -> Size:
     """A size from a text such as "512" or "512x768", height first.
 
     Raises:

@@ -7,7 +7,6 @@ import torch
 from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoints.folder import CheckpointInfo, find_checkpoint
-from ddpo.policies.image_size import set_size
 from ddpo.policies.policy import LoraSettings, TrainablePolicy
 from ddpo.policies.starting_lora import StartingWeights
 from ddpo.trainer.config import TrainConfig
@@ -31,8 +30,12 @@ def adapted_policy(
     Raises:
         UserError: the model cannot be loaded, or cannot be trained as the settings say.
     """
-    policy = load_policy(model or config.model, device=device or config.device, dtype=config.dtype)
-    set_size(policy, config.sample.size)
+    policy = load_policy(
+        model or config.model,
+        device=device or config.device,
+        dtype=config.dtype,
+        size=config.sample.size,
+    )
     lora = LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)

@@ -16,7 +16,7 @@ from ddpo.errors import ConfigError
 from ddpo.model_check.diffusers_pipeline import TOLERANCE, largest_difference, pipeline_of
 from ddpo.model_check.model_under_test import ModelUnderTest
 from ddpo.policies import load_policy
-from ddpo.policies.image_size import checked_size, parsed_size, set_size
+from ddpo.policies.image_size import checked_size, set_size
 from ddpo.trainer import config_for, train
 from tests.tiny_flow_models import write_tiny_sd3, write_tiny_z_image
 from tests.tiny_flux_models import write_tiny_flux, write_tiny_klein
@@ -95,11 +95,11 @@ def test_what_is_no_size_is_refused(value: Any) -> None:
 
 
 def test_the_words_of_the_option() -> None:
-    assert parsed_size("512", "--size") == (512, 512)
-    assert parsed_size("512x768", "--size") == (512, 768)
+    assert checked_size("512", "--size") == (512, 512)
+    assert checked_size("512x768", "--size") == (512, 768)
     for word in ("", "x", "512x", "a", "0", "-8", "512,768", "9" * 99, "٥"):
         with pytest.raises(ConfigError, match=r"^--size must be"):
-            parsed_size(word, "--size")
+            checked_size(word, "--size")
 
 
 def test_a_run_keeps_its_size_in_training_sampling_and_evaluation(

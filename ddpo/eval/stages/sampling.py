@@ -25,7 +25,6 @@ from ddpo.eval.stages.requests import (
     swap_requests,
 )
 from ddpo.policies import load_policy
-from ddpo.policies.image_size import set_size
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey
 from ddpo.types import Prompt, Trajectory
@@ -79,8 +78,9 @@ def _sample_model(
     if not incomplete:
         return
     info = checkpoint.info if checkpoint else None
-    policy = load_policy(plan.base, info, device=world.device, dtype=plan.dtype)
-    set_size(policy, plan.sampler.size)
+    policy = load_policy(
+        plan.base, info, device=world.device, dtype=plan.dtype, size=plan.sampler.size
+    )
     name = model_name(checkpoint)
     total = sum(len(one.requests) for one in batches)
     before = 0
