@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.installed import ROOT, Distributions, build_distributions
 from tests.tiny_flow_models import write_tiny_sd3
+from tests.tiny_unet_models import write_tiny_sd, write_tiny_xl
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -50,65 +49,8 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Distributions:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of `StableDiffusionPipeline.save_pretrained`.
-
-    The model predicts epsilon with leading timestep spacing, as SD 1.x does.
-    """
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTokenizer
-
-    from pretraining import architecture
-    from pretraining.tokenizer import write_tokenizer
-
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    vocabulary = write_tokenizer(folder / "made")
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=16,
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        cross_attention_dim=128,
-        attention_head_dim=2,
-        norm_num_groups=8,
-    )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-    pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=architecture.build_text_encoder(vocabulary),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "made"),
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(folder / "model")
-    return folder / "model"
+    """A folder of `StableDiffusionPipeline.save_pretrained`."""
+    return write_tiny_sd(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
@@ -120,91 +62,4 @@ def tiny_sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of `StableDiffusionXLPipeline.save_pretrained` with the scheduler of SDXL 1.0."""
-    from diffusers import (
-        AutoencoderKL,
-        EulerDiscreteScheduler,
-        StableDiffusionXLPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import (
-        CLIPTextConfig,
-        CLIPTextModel,
-        CLIPTextModelWithProjection,
-        CLIPTokenizer,
-    )
-
-    from pretraining.tokenizer import write_tokenizer
-
-    folder = tmp_path_factory.mktemp("tiny-xl")
-    torch.manual_seed(0)
-    vocabulary = write_tokenizer(folder / "made")
-    length = 16
-    text = {
-        "vocab_size": vocabulary,
-        "num_hidden_layers": 3,
-        "max_position_embeddings": length,
-        "intermediate_size": 37,
-        "bos_token_id": vocabulary - 2,
-        "eos_token_id": vocabulary - 1,
-        "pad_token_id": vocabulary - 1,
-    }
-    first = CLIPTextModel(CLIPTextConfig(hidden_size=16, num_attention_heads=2, **text))
-    second = CLIPTextModelWithProjection(
-        CLIPTextConfig(hidden_size=24, num_attention_heads=3, projection_dim=56, **text)
-    )
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=16,
-        scaling_factor=0.13025,
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        cross_attention_dim=40,
-        attention_head_dim=(2, 4),
-        transformer_layers_per_block=(1, 2),
-        use_linear_projection=True,
-        norm_num_groups=8,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=56 + 6 * 8,
-    )
-    scheduler = EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        timestep_spacing="leading",
-        steps_offset=1,
-    )
-    tokenizers = [
-        CLIPTokenizer.from_pretrained(folder / "made", model_max_length=length, pad_token=pad)
-        for pad in ("<|endoftext|>", "!")
-    ]
-    StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=first,
-        text_encoder_2=second,
-        tokenizer=tokenizers[0],
-        tokenizer_2=tokenizers[1],
-        unet=unet,
-        scheduler=scheduler,
-        force_zeros_for_empty_prompt=True,
-        add_watermarker=False,
-    ).save_pretrained(folder / "model")
-    config = folder / "model" / "scheduler" / "scheduler_config.json"
-    more = {
-        "clip_sample": False,
-        "set_alpha_to_one": False,
-    }  # which Euler does not read, and SDXL's file has for others
-    config.write_text(json.dumps(json.loads(config.read_text()) | more))
-    return folder / "model"
+    return write_tiny_xl(tmp_path_factory.mktemp("tiny-xl"))

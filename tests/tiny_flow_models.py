@@ -65,7 +65,7 @@ def tiny_vae(channels: int, scaling: float, shift: float) -> Any:
     )
 
 
-def write_tiny_sd3(folder: Path, sample_size: int = 8, t5: bool = True) -> Path:
+def write_tiny_sd3(folder: Path, sample_size: int = 8, t5: bool = True, layers: int = 3) -> Path:
     """A folder of Stable Diffusion 3 with images of 8 · `sample_size` pixels a side."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
@@ -84,7 +84,7 @@ def write_tiny_sd3(folder: Path, sample_size: int = 8, t5: bool = True) -> Path:
         patch_size=2,
         in_channels=4,
         out_channels=4,
-        num_layers=3,
+        num_layers=layers,
         attention_head_dim=8,
         num_attention_heads=2,
         joint_attention_dim=48,
@@ -151,7 +151,7 @@ def qwen_encoder(width: int, layers: int = 3) -> Any:
     )
 
 
-def write_tiny_z_image(folder: Path, side: int = 64, shift: float = 6.0) -> Path:
+def write_tiny_z_image(folder: Path, side: int = 64, shift: float = 6.0, layers: int = 2) -> Path:
     """A folder of Z-Image with images of `side` pixels a side."""
     from diffusers import (
         FlowMatchEulerDiscreteScheduler,
@@ -163,7 +163,7 @@ def write_tiny_z_image(folder: Path, side: int = 64, shift: float = 6.0) -> Path
     transformer = ZImageTransformer2DModel(
         in_channels=4,
         dim=16,
-        n_layers=2,
+        n_layers=layers,
         n_refiner_layers=1,
         n_heads=2,
         n_kv_heads=2,

@@ -34,7 +34,7 @@ def write_sample_size(model: Path, side: Any) -> Path:
     return model
 
 
-def write_tiny_flux(folder: Path, guidance_embeds: bool = True) -> Path:
+def write_tiny_flux(folder: Path, guidance_embeds: bool = True, layers: int = 2) -> Path:
     """A folder of FLUX.1-dev, or of FLUX.1-schnell without guidance, of 64 pixels."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -45,8 +45,8 @@ def write_tiny_flux(folder: Path, guidance_embeds: bool = True) -> Path:
     vocabulary = write_tokenizer(folder / "made")
     transformer = FluxTransformer2DModel(
         in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
+        num_layers=layers,
+        num_single_layers=layers,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=32,
@@ -100,7 +100,7 @@ def qwen_encoder(tokenizer: Any, width: int, layers: int) -> Any:
     )
 
 
-def write_tiny_klein(folder: Path, is_distilled: bool = False) -> Path:
+def write_tiny_klein(folder: Path, is_distilled: bool = False, layers: int = 2) -> Path:
     """A folder of FLUX.2 klein of 64 pixels, the base model or a distilled one."""
     from diffusers import (
         AutoencoderKLFlux2,
@@ -122,8 +122,8 @@ def write_tiny_klein(folder: Path, is_distilled: bool = False) -> Path:
     vae.bn.running_var.uniform_(0.5, 2.0)
     transformer = Flux2Transformer2DModel(
         in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
+        num_layers=layers,
+        num_single_layers=layers,
         attention_head_dim=16,
         num_attention_heads=2,
         joint_attention_dim=3 * 16,

@@ -115,6 +115,15 @@ Grid = Annotated[
         panel=MODEL,
     ),
 ]
+ImageSize = Annotated[
+    str | None,
+    option(
+        "Size of the images in pixels, such as 512, or 512x768 with the height first; default: the "
+        "run's, else the model's own.",
+        metavar="SIZE",
+        panel=MODEL,
+    ),
+]
 Seed = Annotated[
     int,
     number_option(SEED, "Seed of the noise, which is the same for every checkpoint.", panel=MODEL),
@@ -146,6 +155,7 @@ def sample_command(
     eta: Eta = None,
     transition: Transition = None,
     grid: Grid = None,
+    size: ImageSize = None,
     seed: Seed = 0,
     device: RunDevice = None,
     trust: Trust = None,
@@ -187,6 +197,7 @@ def sample_command(
         "eta": eta,
         "transition": transition,
         "grid": grid,
+        "size": size,
     }
     settings = _settings(base, config, given, len(keys))
     place = resolve_device(device or str(config.get("device", AUTO)))
@@ -196,11 +207,12 @@ def sample_command(
         "checkpoint": str(info.folder) if info else None,
         **{name: getattr(settings, name) for name in NUMBERS},
         **{name: word for name in WORDS if (word := getattr(settings, name)) != AUTO},
+        **({"size": list(settings.size)} if settings.size else {}),
     }
     rows = [_metadata_row(key, seed, facts) for key in keys]
     identity = _identity(base, info, settings.batch, dtype, place)
     with sample_folder(out, rows, identity) as folder:
-        policy = load_policy(base, info, device=place, dtype=dtype)
+        policy = load_policy(base, info, device=place, dtype=dtype, size=settings.size)
         _write_images(policy, keys, settings, seed, folder)
         sheet = folder.finish(columns=count if count > 1 else SHEET_COLUMNS)
     if as_json:

@@ -69,7 +69,8 @@ def _run_notes(compared: Sequence[EvalCheckpoint], trained_known: bool) -> list[
 def _sampler(sample: Mapping[str, Any]) -> tuple[Any, ...]:
     """The sampler of a run; what a run of an older version lacks has its default."""
     defaults = {"transition": AUTO, "grid": AUTO}
-    return tuple(sample.get(name, defaults.get(name)) for name in SAMPLED)
+    size = tuple(sample.get("size", ()))
+    return (*(sample.get(name, defaults.get(name)) for name in SAMPLED), size)
 
 
 def _reward_notes(checkpoint: EvalCheckpoint, rewards: Sequence[PlannedReward]) -> list[str]:

@@ -170,7 +170,7 @@ def _sampled(
         advice = "wait for it to end, or choose a finished run"
         stack.enter_context(owned(folder / LOCK_FILE, folder, "ddpo label", advice))
         store = stack.enter_context(ImageStore(folder))
-        policy = load_policy(model, checkpoint.info, device=device, dtype=dtype)
+        policy = load_policy(model, checkpoint.info, device=device, dtype=dtype, size=sampler.size)
         for weights in ("", checkpoint.facts.identity):
             source = Source(model, weights, dtype, sampler, config.seed)
             name = checkpoint.facts.name if weights else BASE

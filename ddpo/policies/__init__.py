@@ -21,6 +21,7 @@ from ddpo.policies.checkpoints.folder import (
     check_files,
     find_checkpoint,
 )
+from ddpo.policies.image_size import OWN_SIZE, Size, set_size
 from ddpo.policies.model_place import EMBEDDED, PolicyFactory, locate, policies
 from ddpo.policies.pipelines import PIPELINES
 from ddpo.text import listed
@@ -65,6 +66,7 @@ def load_policy(
     checkpoint: Path | str | CheckpointInfo | None = None,
     device: str = AUTO,
     dtype: str = "float32",
+    size: Size = OWN_SIZE,
 ) -> TrainablePolicy:
     """Loads a text-to-image model, with a checkpoint of it if one is given.
 
@@ -74,9 +76,11 @@ def load_policy(
             result of `find_checkpoint`.
         device: Torch device; "auto" for this machine's accelerator, else the CPU.
         dtype: Type of the weights that are not trained: "float32", "bfloat16" or "float16".
+        size: Height and width of the images in pixels; empty for the model's own.
 
     Raises:
-        ConfigError: The device is unknown or not on this machine.
+        ConfigError: The device is unknown or not on this machine, or the model has no images of
+            this size.
         UnknownNameError: `model` is none of these.
         RewardLoadError: The file, module or plug-in is broken, or makes no policy.
         MissingResourceError: The path does not exist, or weights are damaged or unavailable.
@@ -99,6 +103,7 @@ def load_policy(
             f"{info.base.place}: give its new place with --model"
         ) from error
     policy = _make_policy(model, origin, factory, device, getattr(torch, dtype))
+    set_size(policy, size)
     if info is not None:
         with reading(info.folder / POLICY_FILE):
             check_files(info)

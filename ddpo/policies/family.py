@@ -97,7 +97,7 @@ def chosen_sampler(
     if wanted.get("transition") == "ode":
         wanted = {"eta": 0.0, **wanted}
     values = {**sampler_defaults(model), **of_run, **wanted}
-    return {name: values[name] for name in SAMPLED if name in values}
+    return {name: values[name] for name in (*SAMPLED, "size") if name in values}
 
 
 def default_dtype(model: str, device: str) -> str:

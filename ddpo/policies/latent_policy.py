@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -24,12 +24,20 @@ from ddpo.policies.base_model import BaseModel, open_model
 from ddpo.policies.checkpoints.denoiser import check_denoiser, check_pipeline, read_denoiser
 from ddpo.policies.checkpoints.folder import CheckpointInfo, check_base, write_facts
 from ddpo.policies.checkpoints.lora import load_lora
-from ddpo.policies.checkpoints.own import load_own_denoiser, load_own_lora, own_lora
+from ddpo.policies.checkpoints.own import (
+    load_own_denoiser,
+    load_own_lora,
+    own_lora,
+    save_own_lora,
+)
 from ddpo.policies.conditioning_cache import ConditioningCache
+from ddpo.policies.frozen_copy import frozen_copy
+from ddpo.policies.image_size import check_multiple, latent_side
 from ddpo.policies.pipelines import PIPELINES, UNET
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.prompt_reader import PromptReader
 from ddpo.policies.schedule import Schedule
+from ddpo.policies.starting_lora import StartingWeights, begin_from, starting_lora
 
 __all__ = ["LatentPolicy", "lay_out"]
 
@@ -86,6 +94,7 @@ class LatentPolicy(ABC):
         self, base: BaseModel | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         base = open_model(base) if isinstance(base, str) else base
+        self._base = base
         self.model = base.word
         self.device = torch.device(device)
         self.storage_dtype = dtype
@@ -106,6 +115,7 @@ class LatentPolicy(ABC):
         self.kind: Literal["none", "lora", "full"] = "none"
         self.lora = self.LORA
         self._reference: Any = None
+        self.start: StartingWeights | None = None
         self._compiled = False
         self._conditioning = ConditioningCache(self._encode_new)
 
@@ -140,8 +150,11 @@ class LatentPolicy(ABC):
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """A context in which the denoiser is the base model."""
-        if self.kind == "lora":
+        """A context in which the denoiser is the base model, or as it was at the start."""
+        if self.start is not None:
+            with self.start.in_place():
+                yield
+        elif self.kind == "lora":
             self.denoiser.disable_adapters()
             try:
                 yield
@@ -175,6 +188,23 @@ class LatentPolicy(ABC):
                 denoiser.compile(backend=COMPILER, dynamic=False)
         self._compiled = True
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        height, width = self._latent_sides()
+        side = latent_side(self.vae.config)
+        return height * side, width * side
+
+    def set_size(self, height: int, width: int) -> None:
+        """Gives the images another size in pixels, before the policy is adapted or samples.
+
+        Raises:
+            ConfigError: The model has no images of this size.
+        """
+        side = latent_side(self.vae.config)
+        check_multiple(self.model, (height, width), side * self._patch())
+        self._set_latent_sides(height // side, width // side)
+
     # --- parts that differ from family to family -----------------------------------------------
 
     @abstractmethod
@@ -184,6 +214,18 @@ class LatentPolicy(ABC):
     @abstractmethod
     def _latent_shape(self, base: BaseModel) -> tuple[int, ...]:
         """Shape of one image's latents, as the denoiser takes them."""
+
+    def _patch(self) -> int:
+        """Side of the denoiser's patches in latents."""
+        return 1
+
+    def _latent_sides(self) -> tuple[int, int]:
+        """Height and width of the latents."""
+        return self.latent_shape[1], self.latent_shape[2]
+
+    def _set_latent_sides(self, height: int, width: int) -> None:
+        """Changes the latents to a size of whole patches; raises `ConfigError` if it is too big."""
+        self.latent_shape = (self.latent_shape[0], height, width)
 
     @abstractmethod
     def _schedule(self, base: BaseModel) -> Schedule:
@@ -267,39 +309,39 @@ class LatentPolicy(ABC):
                     f"LoRA targets {', '.join(self.lora.targets)}: {error}"
                 ) from error
         else:
-            self._reference = lay_out(_copy(self.denoiser), self.device)
+            self._reference = lay_out(frozen_copy(self.denoiser), self.device)
             self.denoiser.requires_grad_(True)
         for parameter in self.denoiser.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         self.kind = kind
 
+    def begin_from(self, checkpoint: CheckpointInfo, lora: LoraSettings) -> None:
+        """Adapts the denoiser with the weights of a LoRA in place of new ones.
+
+        Raises:
+            CheckpointError: The LoRA is damaged, or does not fit the model or the settings.
+        """
+        check_base(checkpoint, self.model)
+        found = starting_lora(checkpoint, self.denoiser, lora, self.model)
+        self.adapt("lora", lora)
+        begin_from(self, found, checkpoint)
+
+    def keep_start(self) -> StartingWeights:
+        """Makes the trained weights, as they are now, those of `reference`."""
+        self.start = StartingWeights(self)
+        return self.start
+
     def save(self, folder: Path, iteration: int) -> None:
         """Writes the checkpoint files into an existing folder (`ddpo.policies.checkpoints`)."""
         weights = None
         if self.kind == "lora":
-            self._save_lora(folder)
+            save_own_lora(self.denoiser, folder, ADAPTER, self.DENOISER, self.LORA_WRITER)
         else:
             self.denoiser.save_pretrained(folder / self.DENOISER, max_shard_size=ONE_FILE)
             weights = None if self.DENOISER == UNET else self.DENOISER
         adapter = asdict(self.lora) if self.kind == "lora" else {}
         write_facts(folder, self.model, self.kind, iteration, adapter, weights)
-
-    def _save_lora(self, folder: Path) -> None:
-        """Writes the LoRA as plain diffusers loads it."""
-        from diffusers import loaders
-        from peft.utils import get_peft_model_state_dict
-
-        settings = self.denoiser.peft_config[ADAPTER].to_dict()
-        metadata = {
-            name: sorted(value) if isinstance(value, set) else value
-            for name, value in settings.items()
-        }
-        layers: Mapping[str, Any] = {
-            f"{self.DENOISER}_lora_layers": get_peft_model_state_dict(self.denoiser),
-            f"{self.DENOISER}_lora_adapter_metadata": metadata,
-        }
-        getattr(loaders, self.LORA_WRITER).save_lora_weights(folder, **layers)
 
     def load(self, checkpoint: CheckpointInfo) -> None:
         """Loads the weights of a checkpoint of this base model.
@@ -352,14 +394,3 @@ def _lora_settings(checkpoint: CheckpointInfo) -> LoraSettings:
 def lay_out(module: Any, device: torch.device) -> Any:
     """The module in channels-last layout on CUDA, whose convolutions prefer it; else unchanged."""
     return module.to(memory_format=torch.channels_last) if device.type == "cuda" else module
-
-
-def _copy(denoiser: Any) -> Any:
-    """A frozen copy of a denoiser on the CPU, each of its tensors in the same type."""
-    copy = type(denoiser).from_config(denoiser.config)
-    state = {name: tensor.to("cpu", copy=True) for name, tensor in denoiser.state_dict().items()}
-    copy.load_state_dict(state, assign=True)
-    own = dict(copy.named_buffers())
-    for name, buffer in denoiser.named_buffers():  # those that no state dict holds too
-        own[name].data = buffer.to("cpu", copy=True)
-    return copy.requires_grad_(False).eval()

@@ -62,6 +62,19 @@ class PackedPolicy(FlowPolicy):
             return self._dynamic_schedule(config, self.rows * self.columns)
         return super()._schedule(base)
 
+    def _patch(self) -> int:
+        return PATCH
+
+    def _latent_sides(self) -> tuple[int, int]:
+        return PATCH * self.rows, PATCH * self.columns
+
+    def _set_latent_sides(self, height: int, width: int) -> None:
+        """Changes the number of tokens, on which the noise levels depend too."""
+        self.rows = height // PATCH
+        self.columns = width // PATCH
+        self.latent_shape = (self.rows * self.columns, self.latent_shape[1])
+        self.schedule = self._schedule(self._base)
+
     def _read_size(self, vae: Mapping[str, Any]) -> None:
         """Sets the rows and columns of tokens from a VAE's config with its defaults.
 

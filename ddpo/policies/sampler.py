@@ -20,6 +20,7 @@ from torch import Tensor
 from ddpo.devices import moved
 from ddpo.errors import ConfigError
 from ddpo.policies.conditioning import concatenated, expanded
+from ddpo.policies.image_size import OWN_SIZE, Size, checked_size
 from ddpo.policies.policy import Policy
 from ddpo.policies.schedule import SamplerChoice, Schedule, StepCoefficients, along_batch
 from ddpo.policies.transition import gaussian_log_prob
@@ -55,8 +56,10 @@ class SamplerSettings:
     batch: Annotated[int, BATCH] = 32  # images per call of the denoiser
     transition: str = AUTO  # kind of the steps; see `ddpo.policies.transitions`
     grid: str = AUTO  # noise levels of a flow model
+    size: Size = OWN_SIZE  # height and width in pixels that the policy was given; empty: its own
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "size", checked_size(self.size, "size"))
         check_numbers(self)
         check_words(self.transition, self.grid)
         check_eta(self.transition, self.eta)

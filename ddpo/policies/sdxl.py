@@ -56,6 +56,11 @@ class StableDiffusionXLPolicy(StableDiffusionPolicy):
     def _latent_size(self, base: BaseModel) -> tuple[int, int]:
         return sample_size(self.unet.config["sample_size"], self.model)
 
+    def _set_latent_sides(self, height: int, width: int) -> None:
+        """Changes the latents, and so the size that is a part of its input."""
+        super()._set_latent_sides(height, width)
+        self.__dict__.pop("_size", None)
+
     def _vae_input(self, latents: Tensor) -> Tensor:
         """As of `StableDiffusionPolicy`, after undoing any centring and scaling by channel."""
         config = self.vae.config

@@ -11,6 +11,7 @@ from torch import Tensor
 from ddpo.errors import ConfigError
 from ddpo.policies.base_model import BaseModel
 from ddpo.policies.config_checks import check_settings, check_shapes, default_config
+from ddpo.policies.image_size import latent_side
 from ddpo.policies.latent_policy import LatentPolicy, lay_out
 from ddpo.policies.pipelines import UNET
 from ddpo.policies.policy import LoraSettings
@@ -20,6 +21,8 @@ __all__ = ["LoraSettings", "StableDiffusionPolicy", "lay_out", "sample_size"]
 
 OLD_SIZE: Final = 64
 """Least latent side that diffusers' pipeline accepts from a config older than diffusers 0.9."""
+LEAST_MULTIPLE: Final = 8
+"""Pixels of which the sides of images are multiples."""
 
 
 class StableDiffusionPolicy(LatentPolicy):
@@ -94,6 +97,10 @@ class StableDiffusionPolicy(LatentPolicy):
     def _vae_input(self, latents: Tensor) -> Tensor:
         scaled: Tensor = latents.to(self.vae.dtype) / self.vae.config["scaling_factor"]
         return scaled
+
+    def _patch(self) -> int:
+        """Latents in 8 pixels, of which diffusers' pipelines of U-Nets take multiples."""
+        return max(1, LEAST_MULTIPLE // latent_side(self.vae.config))
 
     def _scheduler_config(self, base: BaseModel) -> dict[str, Any]:
         """The scheduler's config, with two old defaults corrected as in diffusers' pipeline."""

@@ -15,6 +15,7 @@ from ddpo.policies.conditioning import Conditioning
 from ddpo.policies.flow_features import SD3_TRANSFORMER
 from ddpo.policies.flow_policy import FlowPolicy
 from ddpo.policies.flow_schedule import Grid
+from ddpo.policies.image_size import latent_side
 from ddpo.policies.model_features import Setting
 from ddpo.policies.policy import LoraSettings
 
@@ -89,6 +90,21 @@ class StableDiffusion3Policy(FlowPolicy):
     def _latent_shape(self, base: BaseModel) -> tuple[int, ...]:
         config = self.denoiser.config
         return config["in_channels"], config["sample_size"], config["sample_size"]
+
+    def _patch(self) -> int:
+        return int(self.denoiser.config["patch_size"])
+
+    def _set_latent_sides(self, height: int, width: int) -> None:
+        """Changes the latents to a size for which the transformer has positions."""
+        patches = max(height, width) // self._patch()
+        most = self.denoiser.config["pos_embed_max_size"]
+        if patches > most:
+            side = self._patch() * latent_side(self.vae.config)
+            raise ConfigError(
+                f"the model {self.model!r} has positions for images of {most * side} pixels a "
+                f"side, and a side of the given size has {patches * side}"
+            )
+        super()._set_latent_sides(height, width)
 
     def _encode(self, text: str) -> Conditioning:
         tokens = [ids.to(self.device) for ids, _ in self.reader.tokens(text)]

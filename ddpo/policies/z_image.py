@@ -13,6 +13,7 @@ from ddpo.policies.base_model import BaseModel
 from ddpo.policies.conditioning import Conditioning
 from ddpo.policies.flow_features import Z_IMAGE_TRANSFORMER, Z_IMAGE_VAE
 from ddpo.policies.flow_policy import FlowPolicy
+from ddpo.policies.image_size import latent_side
 from ddpo.policies.model_features import Setting
 from ddpo.policies.policy import LoraSettings
 
@@ -78,7 +79,7 @@ class ZImagePolicy(FlowPolicy):
     def _check_size(self, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         """Raises for images of a size that the transformer cannot have."""
         side = vae["sample_size"]
-        multiple = PATCH * _scale(vae)
+        multiple = PATCH * latent_side(vae)
         if type(side) is not int or side <= 0 or side % multiple:
             raise ConfigError(
                 f"the vae of the model {self.model!r} has sample_size = {side!r}, the side of the "
@@ -95,8 +96,22 @@ class ZImagePolicy(FlowPolicy):
             )
 
     def _latent_shape(self, base: BaseModel) -> tuple[int, ...]:
-        side = self.vae.config["sample_size"] // _scale(self.vae.config)
+        side = self.vae.config["sample_size"] // latent_side(self.vae.config)
         return self.denoiser.config["in_channels"], side, side
+
+    def _patch(self) -> int:
+        return PATCH
+
+    def _set_latent_sides(self, height: int, width: int) -> None:
+        """Changes the latents to a size for which the transformer has positions."""
+        _, rows, columns = self.denoiser.config["axes_lens"]
+        side = PATCH * latent_side(self.vae.config)
+        if height // PATCH > rows or width // PATCH > columns:
+            raise ConfigError(
+                f"the model {self.model!r} has positions for images of {rows * side} × "
+                f"{columns * side} pixels, and the given size is larger"
+            )
+        super()._set_latent_sides(height, width)
 
     def _encode(self, text: str) -> Conditioning:
         ids, mask = (one.to(self.device) for one in self.reader.tokens(text)[0])
@@ -113,8 +128,3 @@ class ZImagePolicy(FlowPolicy):
             for image, time, hidden in items
         ]
         return -torch.stack(outputs).squeeze(2)
-
-
-def _scale(vae: Mapping[str, Any]) -> int:
-    """Pixels along a side of one latent."""
-    return int(2 ** (len(vae["block_out_channels"]) - 1))

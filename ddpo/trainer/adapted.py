@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import torch
 
+from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
+from ddpo.policies.checkpoints.folder import CheckpointInfo, find_checkpoint
 from ddpo.policies.policy import LoraSettings, TrainablePolicy
+from ddpo.policies.starting_lora import StartingWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import keep_fewer_activations
 
-__all__ = ["adapted_policy"]
+__all__ = ["adapted_policy", "begin_from", "keep_start"]
 
 
 def adapted_policy(
@@ -27,10 +30,53 @@ def adapted_policy(
     Raises:
         UserError: the model cannot be loaded, or cannot be trained as the settings say.
     """
-    policy = load_policy(model or config.model, device=device or config.device, dtype=config.dtype)
+    policy = load_policy(
+        model or config.model,
+        device=device or config.device,
+        dtype=config.dtype,
+        size=config.sample.size,
+    )
     lora = LoraSettings(config.adapt.rank, config.adapt.alpha, config.adapt.targets)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(config.seed)
-        policy.adapt(config.adapt.kind, lora)
+        if config.adapt.start:
+            begin_from(policy, find_checkpoint(config.adapt.start, policy.model), lora)
+        else:
+            policy.adapt(config.adapt.kind, lora)
     keep_fewer_activations(policy, config)
     return policy
+
+
+def begin_from(policy: TrainablePolicy, checkpoint: CheckpointInfo, lora: LoraSettings) -> None:
+    """Adapts a policy with the weights of a LoRA, through its method of the same name.
+
+    Args:
+        policy: A policy that was not adapted.
+        checkpoint: The LoRA.
+        lora: Settings of the adapters, which the LoRA must have.
+
+    Raises:
+        ConfigError: The policy has no such method.
+        CheckpointError: The LoRA is damaged, or does not fit the model or the settings.
+    """
+    method = getattr(policy, "begin_from", None)
+    if method is None:
+        raise ConfigError(
+            f"the model {policy.model!r} cannot begin from a LoRA: leave out adapt.start"
+        )
+    method(checkpoint, lora)
+
+
+def keep_start(policy: TrainablePolicy) -> StartingWeights:
+    """Makes the trained weights, as they are now, the reference policy, by the policy's method.
+
+    Raises:
+        ConfigError: The policy has no such method.
+    """
+    method = getattr(policy, "keep_start", None)
+    if method is None:
+        raise ConfigError(
+            f"the model {policy.model!r} has one reference: leave out optim.kl_reference"
+        )
+    start: StartingWeights = method()
+    return start

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, Literal
 from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.policies.checkpoints.lora import ATTENTION
+from ddpo.policies.image_size import OWN_SIZE, Size, checked_size
 from ddpo.policies.transitions import GridWord, Transition, check_eta, check_words
 from ddpo.ranges import (
     BATCH,
@@ -72,10 +73,13 @@ class SampleConfig:
     """Kind of the steps; auto: DDIM for U-Nets, Flow-SDE for flow models."""
     grid: GridWord = "auto"
     """Noise levels of a flow model, as `ddpo.policies.flow_schedule` names them."""
+    size: Size = OWN_SIZE
+    """Height and width of the images in pixels, or one number; empty: the model's own."""
 
     def __post_init__(self) -> None:
         check_numbers(self, "sample.")
         check_words(self.transition, self.grid, "sample.")
+        object.__setattr__(self, "size", checked_size(self.size, "sample.size"))
         check_eta(self.transition, self.eta, "sample.", above=True)
         for whole, part in (("samples", "per_prompt"), ("per_prompt", "branches")):
             if getattr(self, whole) % getattr(self, part):
@@ -134,6 +138,8 @@ class OptimConfig:
     """Weight of KL(policy || reference policy) in the loss, a mean per latent dimension."""
     kl_of: Literal["step", "time", "output"] = "step"
     """Unit of that KL; see `ddpo.trainer.divergences`."""
+    kl_reference: Literal["base", "start"] = "base"
+    """Reference policy: the base model, or the model at the first step, with `adapt.start`."""
     clip_range: Annotated[float, NO_CLIPPING] = 2e-3
     """Clip range of the ratio, which is a mean per latent dimension.
 
@@ -148,6 +154,7 @@ class OptimConfig:
     def __post_init__(self) -> None:
         check_numbers(self, "optim.")
         _one_of(self, "kl_of")
+        _one_of(self, "kl_reference")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +203,8 @@ class AdaptConfig:
     """Settings of the weights that are trained."""
 
     kind: Literal["lora", "full"] = "lora"
+    start: str = ""
+    """LoRA that training begins from, a path or hub id; "": adapters that change nothing."""
     rank: Annotated[int, Range(low=1, high=4096, whole=True)] = 16
     alpha: Annotated[int, Range(low=1, high=1_000_000, whole=True)] = 16
     targets: tuple[str, ...] = ATTENTION  # layers that get adapters, by the end of their names
@@ -207,6 +216,11 @@ class AdaptConfig:
 
     def __post_init__(self) -> None:
         _one_of(self, "kind")
+        if self.start and self.kind != "lora":
+            raise ConfigError(
+                f"adapt.start = {self.start!r} is a LoRA to train further: set adapt.kind=lora "
+                f"(it is {self.kind!r})"
+            )
         listed(self, "targets")
         check_numbers(self, "adapt.")
 

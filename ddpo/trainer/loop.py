@@ -27,6 +27,7 @@ from ddpo.trainer.run.resume import (
     check_length,
     check_named,
     merged_config,
+    past_start,
     with_absolute_paths,
 )
 from ddpo.trainer.settings import settings_finding
@@ -224,7 +225,8 @@ def resume(
             run.own(world.is_main)
             done, tensors, statistics = run.load_state()
             check_length(path, done, config)
-            setup = TrainingSetup(config, world, changes, model)
+            ready = past_start(config) if done else config
+            setup = TrainingSetup(ready, world, changes, model)
             setup.check_unchanged(run.manifest())
             check_room(setup, path, done)
             if done:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ddpo.errors import ConfigError, one_line
+from ddpo.policies.image_size import Size, checked_size
 from ddpo.ranges import value_text
 from ddpo.recipes import SUFFIX, read_builtin, recipe_names
 from ddpo.registry import nearest
@@ -67,6 +68,8 @@ def _typed(hint: Any, value: Any, key: str) -> Any:
         return math.inf
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return value  # made a float by the range of the setting
+    if hint == Size:
+        return checked_size(value, key)
     if typing.get_origin(hint) is tuple:
         is_list = isinstance(value, (list, tuple)) and len(value) > 0
         if not is_list or not all(isinstance(name, str) for name in value):

@@ -94,6 +94,7 @@ def sampler_settings(config: SampleConfig) -> SamplerSettings:
         batch=config.batch,
         transition=config.transition,
         grid=config.grid,
+        size=config.size,
     )
 
 

@@ -15,6 +15,8 @@ from ddpo.errors import CheckpointError, ConfigError
 from ddpo.io.fields import shown
 from ddpo.io.tensors import check_finite, optimizer_tensors, restore_optimizer
 from ddpo.policies.policy import Policy, TrainablePolicy, compile_denoiser
+from ddpo.policies.starting_lora import StartingWeights
+from ddpo.trainer.adapted import keep_start
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.grad_scaler import GradScaler
@@ -59,6 +61,7 @@ class TrainingState:
         self.statistics = PromptStatistics(config.advantage.buffer, config.advantage.min_count)
         self.scaler = GradScaler(needed=config.dtype == "float16")
         self.average = self._new_average(config)
+        self.start = self._starting_weights(config)
 
     def _new_average(self, config: TrainConfig) -> WeightAverage | None:
         """The average of the weights, updated after each optimizer step; None if there is none."""
@@ -71,6 +74,17 @@ class TrainingState:
         average = WeightAverage(self.policy, config.optim.ema, config.optim.ema_every)
         self.optimizer.register_step_post_hook(average.step)
         return average
+
+    def _starting_weights(self, config: TrainConfig) -> StartingWeights | None:
+        """The weights that are the reference policy; None if that is the base model."""
+        if config.optim.kl_reference == "base" or config.adapt.kind != "lora":
+            return None  # full finetuning starts from the base model
+        if self._sharded_denoiser is not None:
+            raise ConfigError(
+                "optim.kl_reference = 'start' is not supported with --use_fsdp: "
+                "set it to base, or use --multi_gpu"
+            )
+        return keep_start(self.policy)
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the policy has the averaged weights, if the run averages them."""
@@ -94,7 +108,8 @@ class TrainingState:
         if self._sharded_denoiser is not None:
             moments = gathered_tensors(moments, self.world.is_main)
         average = self.average.tensors() if self.average else {}
-        return weights | moments | {"loss_scale": self.scaler.state()} | average
+        start = self.start.tensors() if self.start else {}
+        return weights | moments | {"loss_scale": self.scaler.state()} | average | start
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], statistics: dict[str, Any]) -> None:
@@ -109,6 +124,8 @@ class TrainingState:
         restore_optimizer(self.optimizer, tensors, placed_like)
         if self.average is not None:
             self.average.load(tensors, str(STATE))
+        if self.start is not None:
+            self.start.load(tensors, str(STATE))
         if "loss_scale" in tensors:
             self.scaler.load_state(tensors["loss_scale"])
         self.statistics.load_state(statistics)

@@ -73,6 +73,8 @@ def _digest(source: Source) -> str:
     for name in ("transition", "grid"):  # unknown to older versions, whose images are still served
         if sampler[name] in (AUTO, "ddim"):
             del sampler[name]
+    if not sampler["size"]:
+        del sampler["size"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -167,7 +167,8 @@ def _sampler(plan: Plan) -> dict[str, Any]:
     sampler = plan.sampler
     numbers = {"steps": sampler.steps, "guidance": sampler.guidance, "eta": sampler.eta}
     words = {"transition": sampler.transition, "grid": sampler.grid}
-    return numbers | {name: word for name, word in words.items() if word != AUTO}
+    size = {"size": "×".join(map(str, sampler.size))} if sampler.size else {}
+    return numbers | {name: word for name, word in words.items() if word != AUTO} | size
 
 
 def _curves(plan: Plan) -> tuple[Curve, ...]:

@@ -78,7 +78,9 @@ def _sample_model(
     if not incomplete:
         return
     info = checkpoint.info if checkpoint else None
-    policy = load_policy(plan.base, info, device=world.device, dtype=plan.dtype)
+    policy = load_policy(
+        plan.base, info, device=world.device, dtype=plan.dtype, size=plan.sampler.size
+    )
     name = model_name(checkpoint)
     total = sum(len(one.requests) for one in batches)
     before = 0

@@ -6,6 +6,8 @@ of them: the length of the file, the layers and ranks, and that every weight is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ddpo.errors import CheckpointError, one_line
@@ -14,7 +16,7 @@ from ddpo.policies.checkpoints.denoiser import WEIGHTS
 from ddpo.policies.checkpoints.folder import POLICY_FILE, CheckpointInfo
 from ddpo.policies.checkpoints.lora import LoraFile, check_lora, module_shape, read_lora
 
-__all__ = ["load_own_denoiser", "load_own_lora", "own_lora"]
+__all__ = ["load_own_denoiser", "load_own_lora", "own_lora", "save_own_lora"]
 
 
 def own_lora(info: CheckpointInfo) -> LoraFile:
@@ -62,6 +64,30 @@ def load_own_lora(denoiser: Any, info: CheckpointInfo, adapter: str, model: str)
     left = [*result.unexpected_keys, *(key for key in result.missing_keys if f".{adapter}." in key)]
     if left:
         raise CheckpointError(f"{info.weights} does not fit {model!r}: {left[0]}")
+
+
+def save_own_lora(denoiser: Any, folder: Path, adapter: str, part: str, writer: str) -> None:
+    """Writes the LoRA of a denoiser as plain diffusers loads it.
+
+    Args:
+        denoiser: Denoiser of diffusers with the adapter.
+        folder: Existing folder.
+        adapter: Name of the adapter.
+        part: Name of the denoiser among the components, "unet" or "transformer".
+        writer: Class of `diffusers.loaders` with `save_lora_weights` for the denoiser.
+    """
+    from diffusers import loaders
+    from peft.utils import get_peft_model_state_dict
+
+    settings = denoiser.peft_config[adapter].to_dict()
+    metadata = {
+        name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()
+    }
+    layers: Mapping[str, Any] = {
+        f"{part}_lora_layers": get_peft_model_state_dict(denoiser),
+        f"{part}_lora_adapter_metadata": metadata,
+    }
+    getattr(loaders, writer).save_lora_weights(folder, **layers)
 
 
 def load_own_denoiser(denoiser: Any, info: CheckpointInfo, model: str) -> None:

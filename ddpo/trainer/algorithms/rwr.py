@@ -22,7 +22,7 @@ ROUND: Final[Mapping[str, Any]] = {
     "checkpoint_every": 1,
     "grid_every": 1,
     "sample": {"samples": 768, "per_prompt": 16},
-    "optim": {"updates": 8, "epochs": 5, "timesteps": 1, "lr": 1e-3},
+    "optim": {"updates": 8, "epochs": 5, "timesteps": 1, "lr": 1e-3, "kl": 0.0},
 }
 """Few large iterations, each a round of collecting and fitting.
 

@@ -58,10 +58,12 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
         prompt = json.dumps(manifest["prompts"]["list"][0], ensure_ascii=False)
         sample = config.sample
         flow = sample.transition in FLOW_TRANSITIONS
-        eta = "" if flow else f", eta={sample.eta:g}"
+        more = "" if flow else f", eta={sample.eta:g}"
+        if sample.size:
+            more += ", height={}, width={}".format(*sample.size)
         call = (
             f"pipeline({prompt}, num_inference_steps={sample.steps}, "
-            f"guidance_scale={sample.guidance:g}{eta})"
+            f"guidance_scale={sample.guidance:g}{more})"
         )
     parts = [
         _front_matter(info, whole),
@@ -161,6 +163,8 @@ def _training(
     adapt = "all weights of the denoiser"
     if info.kind == "lora":
         adapt = f"LoRA of rank {config.adapt.rank}, alpha {config.adapt.alpha}"
+        if config.adapt.start:
+            adapt += f", which started from {_code(_last_part(config.adapt.start))}"
     steps = f"{optim.updates} updates × {optim.epochs} epochs an iteration"
     rows = {
         "base model": _code(_base(info)),

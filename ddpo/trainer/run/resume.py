@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from ddpo.devices import AUTO
 from ddpo.errors import CheckpointError, ConfigError
+from ddpo.io.atomic import named_path
 from ddpo.policies import policies
 from ddpo.policies.checkpoints.folder import BaseFacts
 from ddpo.rewards.setting_paths import (
     NAMING,
+    absolute_path,
     at_new_place,
     located,
     missing_files,
@@ -36,6 +38,7 @@ __all__ = [
     "check_length",
     "check_named",
     "merged_config",
+    "past_start",
     "warn",
     "with_absolute_paths",
 ]
@@ -136,6 +139,11 @@ def check_length(path: Path, done: int, config: TrainConfig) -> None:
         check_not_stopped(path, config.stop_when, config.stop_patience, done)
 
 
+def past_start(config: TrainConfig) -> TrainConfig:
+    """The settings of a run with finished iterations, whose state has what began from a LoRA."""
+    return replace(config, adapt=replace(config.adapt, start=""))
+
+
 def _check_fixed(before: TrainConfig, now: TrainConfig) -> None:
     """Checks that no setting has changed but those that may.
 
@@ -168,7 +176,10 @@ def _without_auto(requested: Mapping[str, Any]) -> dict[str, Any]:
 
 def with_absolute_paths(config: TrainConfig) -> TrainConfig:
     """The same settings with absolute paths, as a run keeps them."""
-    return config_from_dict(located(config.to_dict(), {"algorithm": algorithms, "model": policies}))
+    values = located(config.to_dict(), {"algorithm": algorithms, "model": policies})
+    if config.adapt.start and named_path(config.adapt.start).exists():
+        values["adapt"] = values["adapt"] | {"start": str(absolute_path(config.adapt.start))}
+    return config_from_dict(values)
 
 
 def _missing_line(run: Path, missing: Mapping[str, str]) -> str:
