@@ -23,6 +23,7 @@ from ddpo.io.atomic import write_json
 from ddpo.rewards.models.bertscore import BertScore
 from ddpo.rewards.models.clip_score import PREFIX
 from ddpo.rewards.models.laion_head import head_scores, read_head
+from ddpo.rewards.scenes.grammar import KINDS, Scene, caption, scene_of, shared_facts
 from ddpo.rewards.vlm import jpeg80, open_vlm
 from pretraining import sentence_encoder
 from pretraining.aesthetic_head import DEGRADATIONS, degraded, embeddings
@@ -33,7 +34,6 @@ from pretraining.judge_training import say
 from pretraining.scene_batches import to_tensor
 from pretraining.scene_renderer import SceneRenderer
 from pretraining.scene_sampling import changed, random_scene
-from pretraining.scenes import KINDS, Scene, caption, scene_of, shared_facts
 from pretraining.sentence_encoder import scene_pair
 
 KEY: Final = 99  # apart from the keys of training
