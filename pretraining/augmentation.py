@@ -133,14 +133,18 @@ def compressed(pixels: Tensor, rng: np.random.Generator, share: float) -> Tensor
 
 
 class Autoencoder:
-    """The embedded model's autoencoder, whose reconstructions have its typical artefacts."""
+    """An embedded model's autoencoder, whose reconstructions have its typical artefacts.
 
-    def __init__(self) -> None:
+    Args:
+        model: Name or folder of the model.
+    """
+
+    def __init__(self, model: str = "emoji") -> None:
         from diffusers import AutoencoderKL
 
         from ddpo.policies import model_folder
 
-        folder = model_folder("emoji") / "vae"
+        folder = model_folder(model) / "vae"
         self._vae: Any = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
     @torch.no_grad()

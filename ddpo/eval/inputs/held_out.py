@@ -18,7 +18,9 @@ from ddpo.rewards.cards.embedded import (
     EMBEDDED_REWARDS,
     embedded_card,
     embedded_name,
+    is_embedded,
 )
+from ddpo.rewards.cards.scenes import READERS_OF_SCENES
 from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import rewards
 
@@ -73,16 +75,19 @@ def choose_held_out(
 
     Args:
         trained: cards of the trained rewards, and of others that the report has anyway.
-        candidates: name or expression → card; all registered rewards if None.
+        candidates: name or expression → card; if None all registered rewards, but for those that
+            know the embedded world alone.
         available: predicate for a reward that can score offline now; looked up if None.
         most: largest number of rewards.
     """
-    cards = rewards.available()[0] if candidates is None else candidates
+    if candidates is None:
+        known = rewards.available()[0].items()
+        candidates = {name: card for name, card in known if not is_embedded(card)}
     here = available or _here
     families = {card.family for card in trained}
     taken: dict[str, RewardCard] = {}
     order = sorted(
-        cards.items(),
+        candidates.items(),
         key=lambda item: (item[1].family in families, "prompt" not in item[1].inputs, item[1].id),
     )
     for name, card in order:
@@ -96,12 +101,15 @@ def choose_embedded(trained: Sequence[RewardCard]) -> list[HeldOut]:
     """The embedded judges that are independent of the trained rewards, as `choose_held_out`.
 
     They know the world of the embedded diffusion model, of which they saw renderings and no
-    samples. Captioner and CLIP differ in architecture, task, augmentation and random scenes.
+    samples. Captioner and CLIP differ in architecture, task, augmentation and random scenes. After
+    training on a reader of scenes, whose prompts are of that world, the other reader is one too.
 
     Raises:
         MissingResourceError: the installation lacks the judges.
     """
     judges = {embedded_name(id): embedded_card(CARDS[id]) for id in EMBEDDED_REWARDS}
+    if any(card.id in READERS_OF_SCENES for card in trained):
+        judges |= {name: CARDS[name] for name in READERS_OF_SCENES}
     return choose_held_out(trained, judges, lambda card: True)
 
 

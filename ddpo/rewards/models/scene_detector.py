@@ -1,7 +1,7 @@
 """The embedded detector of scenes: a small convolutional network that finds figures by their place.
 
-It reads an image `[3, 64, 64]` as figures on a grid of 8×8 cells, each with its noun and colour, and
-one ground for the whole. Numbers and positions follow from the figures found, as in GenEval.
+It reads an image of 64×64 pixels as figures on a grid of 8×8 cells, each with a noun and a colour,
+and one ground for the whole. Numbers and positions follow from the figures found, as in GenEval.
 """
 
 from __future__ import annotations
