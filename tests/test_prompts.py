@@ -33,6 +33,8 @@ DIGESTS = {
     "unseen_pairings": "d0639578d51c",
     "counting": "9f20d3c3eea8",
     "imagenet_animals": "612cf0f6d775",
+    "emoji_geneval_train": "02321125f649",
+    "emoji_geneval_test": "176ddeef218a",
 }
 SIZES = {
     "animals": 45,
