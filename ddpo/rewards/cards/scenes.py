@@ -1,6 +1,4 @@
-"""The cards of the readers of scenes, which check a prompt of the embedded world statement by
-statement: pure data.
-"""
+"""The cards of the readers of scenes, which check a prompt's statements in the embedded world."""
 
 from __future__ import annotations
 
@@ -53,6 +51,7 @@ _CARDS: Final = (
         "'Answer concisely: what is going on in this image?', greedy, 64 tokens; "
         "the answer is parsed as a scene",
         dtype="float32",
+        accelerator_dtype="float16",
         device="any",
         libraries=("torch", "transformers", "tokenizers", "pillow", "libjpeg"),
         memory_mb=60,
