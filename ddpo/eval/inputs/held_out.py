@@ -101,8 +101,8 @@ def choose_embedded(trained: Sequence[RewardCard]) -> list[HeldOut]:
     """The embedded judges that are independent of the trained rewards, as `choose_held_out`.
 
     They know the world of the embedded diffusion model, of which they saw renderings and no
-    samples. Captioner and CLIP differ in architecture, task, augmentation and random scenes. After
-    training on a reader of scenes, whose prompts are of that world, the other reader is one too.
+    samples. Captioner, CLIP and detector differ in architecture, task, augmentation and scenes. The
+    detector scores only prompts of that world, so it judges runs trained on a reader of scenes.
 
     Raises:
         MissingResourceError: the installation lacks the judges.
