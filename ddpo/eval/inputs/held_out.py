@@ -18,7 +18,6 @@ from ddpo.rewards.cards.embedded import (
     EMBEDDED_REWARDS,
     embedded_card,
     embedded_name,
-    is_embedded,
 )
 from ddpo.rewards.cards.scenes import READERS_OF_SCENES
 from ddpo.rewards.tools.availability import availability
@@ -71,23 +70,23 @@ def choose_held_out(
     shares lineage with no trained reward and with no reward chosen before it.
 
     Rewards of another family than the trained ones come first, then those that see the prompt,
-    then by id.
+    then by id. Readers of scenes score only prompts of the embedded world, so they judge runs that
+    were trained on one of them.
 
     Args:
         trained: cards of the trained rewards, and of others that the report has anyway.
-        candidates: name or expression → card; if None all registered rewards, but for those that
-            know the embedded world alone.
+        candidates: name or expression → card; all registered rewards if None.
         available: predicate for a reward that can score offline now; looked up if None.
         most: largest number of rewards.
     """
-    if candidates is None:
-        known = rewards.available()[0].items()
-        candidates = {name: card for name, card in known if not is_embedded(card)}
+    cards = rewards.available()[0] if candidates is None else candidates
+    if not any(card.id in READERS_OF_SCENES for card in trained):
+        cards = {name: card for name, card in cards.items() if card.id not in READERS_OF_SCENES}
     here = available or _here
     families = {card.family for card in trained}
     taken: dict[str, RewardCard] = {}
     order = sorted(
-        candidates.items(),
+        cards.items(),
         key=lambda item: (item[1].family in families, "prompt" not in item[1].inputs, item[1].id),
     )
     for name, card in order:
@@ -101,15 +100,13 @@ def choose_embedded(trained: Sequence[RewardCard]) -> list[HeldOut]:
     """The embedded judges that are independent of the trained rewards, as `choose_held_out`.
 
     They know the world of the embedded diffusion model, of which they saw renderings and no
-    samples. Captioner, CLIP and detector differ in architecture, task, augmentation and scenes. The
-    detector scores only prompts of that world, so it judges runs trained on a reader of scenes.
+    samples. Captioner, CLIP and detector differ in architecture, task, augmentation and scenes.
 
     Raises:
         MissingResourceError: the installation lacks the judges.
     """
     judges = {embedded_name(id): embedded_card(CARDS[id]) for id in EMBEDDED_REWARDS}
-    if any(card.id in READERS_OF_SCENES for card in trained):
-        judges |= {name: CARDS[name] for name in READERS_OF_SCENES}
+    judges |= {name: CARDS[name] for name in READERS_OF_SCENES}
     return choose_held_out(trained, judges, lambda card: True)
 
 

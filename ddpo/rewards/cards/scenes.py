@@ -18,7 +18,7 @@ STATEMENTS: Final = (
 )
 UNIT: Final = (
     "share of statements; a wrong number counts 1 − |found − stated| / stated; "
-    "with strict 1 if all hold, else 0"
+    "with strict 1 if all apply, else 0"
 )
 LIMITS: Final = f"{WORLD}; a prompt outside that world has no score"
 STRICT: Final = RewardOption(
