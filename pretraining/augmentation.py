@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -18,7 +19,17 @@ from ddpo.images import floats_of, to_pil
 from ddpo.rewards.vlm import jpeg80
 from pretraining.judge import blur
 
-__all__ = ["Autoencoder", "compressed", "erased", "glyph_recolor", "moved", "noisy", "softened"]
+__all__ = [
+    "Autoencoder",
+    "compressed",
+    "erased",
+    "glyph_recolor",
+    "moved",
+    "noisy",
+    "random_maps",
+    "softened",
+    "warped",
+]
 
 GREY_SHARE: Final = 0.3
 
@@ -49,24 +60,37 @@ def glyph_recolor(rng: np.random.Generator, share: float) -> Any:
     return recolor
 
 
-def moved(pixels: Tensor, rng: np.random.Generator, shift: float, scale: float) -> Tensor:
-    """Each image `[batch, 3, height, width]` shifted and scaled at random, edges repeated.
+def random_maps(
+    rng: np.random.Generator, count: int, shift: float, scale: float
+) -> NDArray[np.float32]:
+    """Random shifts and scales as affine maps `[count, 2, 3]`, from places of the result.
+
+    Places run from -1 to 1 along each axis, as those of `torch.nn.functional.affine_grid`.
 
     Args:
-        pixels: Images.
         rng: Generator.
+        count: Number of maps.
         shift: Greatest shift along each axis, in shares of the side.
         scale: Greatest relative change of size.
     """
-    count = len(pixels)
     zoom = 1 + scale * (2 * rng.random(count) - 1)
     offsets = 2 * shift * (2 * rng.random((count, 2)) - 1)
     maps = np.zeros((count, 2, 3), dtype=np.float32)
     maps[:, 0, 0] = zoom
     maps[:, 1, 1] = zoom
     maps[:, :, 2] = offsets
+    return maps
+
+
+def warped(pixels: Tensor, maps: NDArray[np.float32]) -> Tensor:
+    """Each image `[batch, 3, height, width]` under its map, edges repeated."""
     grid = functional.affine_grid(torch.from_numpy(maps), list(pixels.shape), align_corners=False)
     return functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+
+
+def moved(pixels: Tensor, rng: np.random.Generator, shift: float, scale: float) -> Tensor:
+    """Each image `[batch, 3, height, width]` under one of `random_maps`."""
+    return warped(pixels, random_maps(rng, len(pixels), shift, scale))
 
 
 def softened(pixels: Tensor, rng: np.random.Generator, share: float, most: float) -> Tensor:
@@ -109,14 +133,18 @@ def compressed(pixels: Tensor, rng: np.random.Generator, share: float) -> Tensor
 
 
 class Autoencoder:
-    """The embedded model's autoencoder, whose reconstructions have its typical artefacts."""
+    """An embedded model's autoencoder, whose reconstructions have its typical artefacts.
 
-    def __init__(self) -> None:
+    Args:
+        model: Name or folder of the model.
+    """
+
+    def __init__(self, model: str = "emoji") -> None:
         from diffusers import AutoencoderKL
 
         from ddpo.policies import model_folder
 
-        folder = model_folder("emoji") / "vae"
+        folder = model_folder(model) / "vae"
         self._vae: Any = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).eval()
 
     @torch.no_grad()

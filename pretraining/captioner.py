@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from ddpo.rewards.models.alignment import QUESTION
 from ddpo.rewards.models.clip_pixels import MEAN, STD
+from ddpo.rewards.scenes.grammar import caption, world_words
 from pretraining.judge_training import JudgeRun, arguments, half, megabytes, say, train
 from pretraining.resizing import resized
 from pretraining.scene_batches import Augmentation, Reconstructions, draw_batch
 from pretraining.scene_renderer import SceneRenderer
-from pretraining.scenes import caption, world_words
 
 __all__ = ["QUESTIONS", "build", "train_captioner", "write", "write_processor"]
 

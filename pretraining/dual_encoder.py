@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
+from ddpo.rewards.scenes.grammar import Scene, caption, holds, world_words
 from pretraining.judge_training import JudgeRun, arguments, half, megabytes, say, train
 from pretraining.render import SIZE
 from pretraining.resizing import resizing_matrix
 from pretraining.scene_batches import SENTENCES, Augmentation, Reconstructions, draw_batch
 from pretraining.scene_renderer import SceneRenderer
 from pretraining.scene_sampling import changed, stated_part
-from pretraining.scenes import Scene, caption, holds, world_words
 from pretraining.tokenizer import write_tokenizer
 
 __all__ = ["build", "image_embeddings", "train_dual_encoder", "write"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ddpo.io.tensors import load_tensors, save_tensors
-from pretraining.glyphs import NOUNS
+from ddpo.rewards.scenes.world import NOUNS
 from pretraining.render import Renderer
 
 __all__ = ["Judge", "train_judge"]

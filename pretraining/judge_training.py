@@ -28,7 +28,13 @@ from pretraining.training import Log, Process, Settings, Trainer
 
 __all__ = ["JUDGES", "JudgeRun", "Losses", "arguments", "train"]
 
-JUDGES: Final = {"dual_encoder": 11, "captioner": 12, "sentence_encoder": 13, "aesthetic_head": 14}
+JUDGES: Final = {
+    "dual_encoder": 11,
+    "captioner": 12,
+    "sentence_encoder": 13,
+    "aesthetic_head": 14,
+    "scene_detector": 15,
+}
 """Judge → key of its random data."""
 SAVED_EVERY: Final = 100  # steps
 Losses = Callable[[np.random.Generator, int], Mapping[str, Tensor]]

@@ -24,10 +24,10 @@ from ddpo.images import contact_sheet, save_png, to_pil
 from ddpo.policies import model_folder
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
+from ddpo.rewards.scenes.world import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS, with_article
 from ddpo.types import Prompt
-from pretraining.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
 from pretraining.judge import Judge, blur, draw_batch, train_judge, without_color
-from pretraining.render import Renderer, with_article
+from pretraining.render import Renderer
 
 SPLITS = {"animals": SEEN_ANIMALS, "unseen_animals": UNSEEN_ANIMALS, "objects": OBJECTS}
 

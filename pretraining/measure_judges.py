@@ -23,6 +23,9 @@ from ddpo.io.atomic import write_json
 from ddpo.rewards.models.bertscore import BertScore
 from ddpo.rewards.models.clip_score import PREFIX
 from ddpo.rewards.models.laion_head import head_scores, read_head
+from ddpo.rewards.models.scene_detector import load_detector
+from ddpo.rewards.scenes.checks import credits_of
+from ddpo.rewards.scenes.grammar import KINDS, Scene, caption, scene_of, shared_facts
 from ddpo.rewards.vlm import jpeg80, open_vlm
 from pretraining import sentence_encoder
 from pretraining.aesthetic_head import DEGRADATIONS, degraded, embeddings
@@ -33,7 +36,6 @@ from pretraining.judge_training import say
 from pretraining.scene_batches import to_tensor
 from pretraining.scene_renderer import SceneRenderer
 from pretraining.scene_sampling import changed, random_scene
-from pretraining.scenes import KINDS, Scene, caption, scene_of, shared_facts
 from pretraining.sentence_encoder import scene_pair
 
 KEY: Final = 99  # apart from the keys of training
@@ -43,11 +45,16 @@ CONDITIONS: Final = ("renderings", "reconstructions", "blurred", "recolored", "h
 
 
 class Conditions:
-    """Renderings of random scenes of one kind, under one condition."""
+    """Renderings of random scenes of one kind, under one condition.
 
-    def __init__(self, renderer: SceneRenderer) -> None:
+    Args:
+        renderer: Renderer of the scenes.
+        model: Name or folder of the model whose autoencoder rebuilds images.
+    """
+
+    def __init__(self, renderer: SceneRenderer, model: str = "emoji") -> None:
         self.renderer = renderer
-        self.autoencoder = Autoencoder()
+        self.autoencoder = Autoencoder(model)
 
     def images(
         self, condition: str, kind: str, count: int
@@ -142,6 +149,22 @@ def stated_share(text: str, shown: Scene) -> float:
         return 0.0
 
 
+def measure_scene_detector(file: Path, conditions: Conditions, count: int) -> dict[str, Any]:
+    """By condition and kind: share of images of which every detail is read right.
+
+    The details are each thing in its number, the colours, the position, the activity and the
+    ground, and that nothing else is there.
+    """
+    detector = load_detector(file)
+
+    def right(condition: str, kind: str) -> float:
+        images, shown = conditions.images(condition, kind, count)
+        found = zip(shown, detector.read(images), strict=True)
+        return float(np.mean([credits_of(scene, seen).is_right for scene, seen in found]))
+
+    return _table(right)
+
+
 def measure_sentence_encoder(folder: Path, count: int) -> dict[str, float]:
     """Rank correlation of BERTScore's recall with the share of facts, and ordered triples.
 
@@ -217,12 +240,14 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=64, help="images per kind and condition")
     parser.add_argument("--font", type=Path, default=None)
+    parser.add_argument("--model", default="emoji", help="model whose autoencoder rebuilds images")
     options = parser.parse_args(given)
     folders = {name: options.judges / name / "judge" for name in ("dual_encoder", "captioner")}
     sentences = options.judges / "sentence_encoder" / "judge"
     head = options.judges / "aesthetic_head" / "head.safetensors"
     renderer = SceneRenderer(options.font)
-    conditions = Conditions(renderer)
+    conditions = Conditions(renderer, options.model)
+    detector = options.judges / "scene_detector" / "judge" / "model.safetensors"
     found: dict[str, Any] = {}
     if is_finished(folders["dual_encoder"]):
         found["dual_encoder"] = measure_dual_encoder(
@@ -233,6 +258,8 @@ def main(given: Sequence[str] | None = None) -> None:
         say(json.dumps(found["sentence_encoder"]))
     if is_finished(folders["captioner"]):
         found["captioner"] = measure_captioner(folders["captioner"], conditions, options.count)
+    if detector.is_file():
+        found["scene_detector"] = measure_scene_detector(detector, conditions, options.count)
     if head.is_file():
         found["aesthetic_head"] = measure_aesthetic_head(
             head, folders["dual_encoder"], renderer, 4 * options.count

@@ -1,8 +1,8 @@
 """Measures of the embedded model of scenes: `python -m pretraining.measure_scenes --judge FOLDER`.
 
 The captioner reads each generated image. An image is right if the scene that it reads is one of the
-prompt (`pretraining.scenes.holds`). Writes `scenes.json` with the share of right images by kind of
-prompt and split, and a contact sheet per kind.
+prompt (`ddpo.rewards.scenes.grammar.holds`). Writes `scenes.json` with the share of right images by
+kind of prompt and split, and a contact sheet per kind.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ddpo.images import contact_sheet, save_png, to_pil
 from ddpo.io.atomic import write_json
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
+from ddpo.rewards.scenes.grammar import KINDS, Scene, caption, holds, scene_of
 from ddpo.types import Prompt
 from pretraining.captioner import QUESTIONS
 from pretraining.judge_training import say
 from pretraining.scene_sampling import activity_scenes, random_scene
-from pretraining.scenes import KINDS, Scene, caption, holds, scene_of
 
 KEY: Final = 98
 NEW_TOKENS: Final = 24

@@ -65,6 +65,7 @@ PACKED: Final[Mapping[str, PackedJudge]] = {
         3.0,
     ),
     "aesthetic_head": PackedJudge("aesthetic_head", ("head.safetensors",), 0.1),
+    "scene_detector": PackedJudge("scene_detector/judge", ("model.safetensors",), 2.0),
 }
 """Judge → its files; sizes as promised to users of the package."""
 

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ddpo.errors import MissingResourceError
-from pretraining.glyphs import ACTIVITIES, NOUNS, SEEN_ANIMALS, UNSEEN_ANIMALS
+from ddpo.rewards.scenes.world import (
+    ACTIVITIES,
+    COLORS,
+    NOUNS,
+    SEEN_ANIMALS,
+    TEXTURES,
+    UNSEEN_ANIMALS,
+    with_article,
+)
 
 SIZE: Final = 64  # pixels
 FONT_SIZE: Final = 109  # the only bitmap strike of Noto Color Emoji
@@ -23,20 +31,6 @@ FONT_PATHS: Final = (
     "/usr/share/fonts/noto/NotoColorEmoji.ttf",  # Arch
     "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",  # Fedora
 )
-COLORS: Final[dict[str, tuple[int, int, int]]] = {
-    "white": (250, 250, 250),
-    "gray": (150, 150, 150),
-    "black": (25, 25, 25),
-    "red": (215, 50, 45),
-    "orange": (245, 150, 40),
-    "yellow": (245, 220, 80),
-    "green": (70, 165, 80),
-    "blue": (50, 100, 210),
-    "purple": (130, 70, 175),
-    "pink": (245, 165, 195),
-    "brown": (130, 85, 50),
-}
-TEXTURES: Final = ("striped", "checkered", "spotted")
 
 Pixels = NDArray[np.uint8]
 
@@ -63,11 +57,6 @@ def find_font() -> Path:
         "Noto Color Emoji is not installed: apt-get install fonts-noto-color-emoji "
         "(or give --font PATH)"
     )
-
-
-def with_article(noun: str) -> str:
-    """The noun with its indefinite article: "a cat", "an owl"."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 class Renderer:

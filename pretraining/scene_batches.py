@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddpo.io.tensors import load_tensors, save_tensors
+from ddpo.rewards.scenes.grammar import Scene, caption, scene_of
 from pretraining.augmentation import (
     Autoencoder,
     compressed,
@@ -24,7 +25,6 @@ from pretraining.augmentation import (
 )
 from pretraining.scene_renderer import SceneImage, SceneRenderer
 from pretraining.scene_sampling import random_scene
-from pretraining.scenes import Scene, caption, scene_of
 
 __all__ = ["SENTENCES", "Augmentation", "Reconstructions", "draw_batch", "to_tensor"]
 

@@ -6,18 +6,18 @@ objects) is chosen at random, and the complete scene is returned with the pixels
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pretraining.glyphs import ACTIVITIES, NOUNS
-from pretraining.render import COLORS, TEXTURES, Pixels, Renderer, graded, jittered, textured
-from pretraining.scenes import GROUNDS, Figure, Scene
+from ddpo.rewards.scenes.grammar import GROUNDS, Figure, Scene
+from ddpo.rewards.scenes.world import ACTIVITIES, COLORS, NOUNS, TEXTURES
+from pretraining.render import Pixels, Renderer, graded, jittered, textured
 
-__all__ = ["SceneImage", "SceneRenderer", "completed"]
+__all__ = ["SceneImage", "SceneRenderer", "Spot", "completed", "layout"]
 
 Recolor = Callable[[Image.Image], Image.Image]
 """Function from the RGBA image of a glyph to one in other colours."""
@@ -99,38 +99,39 @@ class SceneRenderer(Renderer):
             recolor: Function that changes the colours of the glyphs; None to keep them.
         """
         shown = completed(stated, rng)
-        image = self._named_ground(shown.ground or GROUNDS[0], rng)
-        if shown.activity is not None:
-            self._place(image, shown.figures[0], Spot(0.5, 0.315, ANIMAL_SIDE), rng, recolor)
-            self._place_props(image, shown.activity, rng, recolor)
-        else:
-            for figure, spot in _places(shown):
-                self._place(image, figure, spot, rng, recolor)
-        return SceneImage(np.asarray(image), stated, shown)
+        places = layout(shown, self.size)
+        return SceneImage(
+            self.draw_layout(places, shown.ground or GROUNDS[0], rng, recolor), stated, shown
+        )
 
-    def _place_props(
-        self, image: Image.Image, activity: str, rng: np.random.Generator, recolor: Recolor | None
-    ) -> None:
-        props = ACTIVITIES[activity]
-        side = 0.52 if len(props) == 1 else 0.40
-        for index, character in enumerate(props):
-            spot = Spot((index + 1) / (len(props) + 1), 1 - side / 2 - 1 / self.size, side)
-            self._paste_at(image, self._recolored(character, spot, recolor), spot, rng)
-
-    def _place(
+    def draw_layout(
         self,
-        image: Image.Image,
-        figure: Figure,
+        places: Sequence[tuple[Figure | str, Spot]],
+        ground: str,
+        rng: np.random.Generator,
+        recolor: Recolor | None = None,
+    ) -> Pixels:
+        """Figures and glyphs at their places on a ground of `GROUNDS`, as `draw_scene`."""
+        image = self._named_ground(ground, rng)
+        for content, spot in places:
+            drawn = self._drawn(content, spot, rng, recolor)
+            self._paste_at(image, drawn, spot, rng)
+        return np.asarray(image)
+
+    def _drawn(
+        self,
+        content: Figure | str,
         spot: Spot,
         rng: np.random.Generator,
         recolor: Recolor | None,
-    ) -> None:
-        if figure.is_shape:
-            color = jittered(COLORS[figure.color or "white"], rng)
-            drawn = shape_image(figure.noun, color, round(self.size * spot.side))
-        else:
-            drawn = self._recolored(NOUNS[figure.noun], spot, recolor)
-        self._paste_at(image, drawn, spot, rng)
+    ) -> Image.Image:
+        """The RGBA image of a figure, or of a glyph given by its character."""
+        if isinstance(content, str):
+            return self._recolored(content, spot, recolor)
+        if content.is_shape:
+            color = jittered(COLORS[content.color or "white"], rng)
+            return shape_image(content.noun, color, round(self.size * spot.side))
+        return self._recolored(NOUNS[content.noun], spot, recolor)
 
     def _recolored(self, character: str, spot: Spot, recolor: Recolor | None) -> Image.Image:
         glyph = self.scaled_glyph(character, round(self.size * spot.side))
@@ -156,6 +157,26 @@ class SceneRenderer(Renderer):
         if name in TEXTURES:
             return textured(name, a, b, self.size, rng)
         return graded(a, b, self.size, rng)
+
+
+def layout(scene: Scene, size: int) -> list[tuple[Figure | str, Spot]]:
+    """The figures of a scene and the glyphs of its activity, each with its place.
+
+    Args:
+        scene: Scene.
+        size: Side of the image in pixels.
+    """
+    if scene.activity is None:
+        return [*_places(scene)]
+    props = ACTIVITIES[scene.activity]
+    side = 0.52 if len(props) == 1 else 0.40
+    places: list[tuple[Figure | str, Spot]] = [
+        (scene.figures[0], Spot(0.5, 0.315, ANIMAL_SIDE)),
+    ]
+    for index, character in enumerate(props):
+        place = Spot((index + 1) / (len(props) + 1), 1 - side / 2 - 1 / size, side)
+        places.append((character, place))
+    return places
 
 
 def _places(scene: Scene) -> list[tuple[Figure, Spot]]:

@@ -12,9 +12,17 @@ from typing import Final
 
 import numpy as np
 
-from pretraining.glyphs import ACTIVITIES, NOUNS, SEEN_ANIMALS, UNSEEN_ANIMALS
-from pretraining.render import COLORS
-from pretraining.scenes import GROUNDS, KINDS, RELATIONS, SHAPES, Figure, Scene, holds, without
+from ddpo.rewards.scenes.grammar import (
+    GROUNDS,
+    KINDS,
+    RELATIONS,
+    SHAPES,
+    Figure,
+    Scene,
+    holds,
+    without,
+)
+from ddpo.rewards.scenes.world import ACTIVITIES, COLORS, NOUNS, SEEN_ANIMALS, UNSEEN_ANIMALS
 
 __all__ = [
     "activity_scenes",

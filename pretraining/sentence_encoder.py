@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ddpo.rewards.scenes.grammar import Scene, caption, shared_facts, world_words
 from pretraining.judge_training import JudgeRun, arguments, half, megabytes, say, train
 from pretraining.scene_batches import SENTENCES
 from pretraining.scene_renderer import completed
 from pretraining.scene_sampling import changed, random_scene, stated_part
-from pretraining.scenes import Scene, caption, shared_facts, world_words
 
 __all__ = ["LAYERS", "build", "matched_share", "train_sentence_encoder", "write", "write_tokenizer"]
 

@@ -9,8 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
-from pretraining.glyphs import ACTIVITIES, NOUNS
-from pretraining.render import COLORS, TEXTURES
+from ddpo.rewards.scenes.world import ACTIVITIES, COLORS, NOUNS, TEXTURES
 
 LENGTH: Final = 16  # tokens, with start and end
 START: Final = "<|startoftext|>"

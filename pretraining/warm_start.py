@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 
-from pretraining.glyphs import ACTIVITIES
+from ddpo.rewards.scenes.world import ACTIVITIES
 
 __all__ = ["start_autoencoder", "start_denoiser"]
 

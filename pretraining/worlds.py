@@ -9,10 +9,10 @@ from typing import Final
 
 import numpy as np
 
+from ddpo.rewards.scenes.grammar import caption, world_words
 from pretraining.render import Drawing, Renderer
 from pretraining.scene_renderer import SceneRenderer
 from pretraining.scene_sampling import denoiser_scene
-from pretraining.scenes import caption, world_words
 from pretraining.tokenizer import caption_words
 
 __all__ = ["WORLDS", "Draw", "World"]

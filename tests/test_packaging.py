@@ -87,6 +87,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(
         "rewards/judges/sentence_encoder/model.safetensors",
         "rewards/judges/dual_encoder/vocab.json",
         "rewards/judges/aesthetic_head/head.safetensors",
+        "rewards/judges/scene_detector/model.safetensors",
         "eval/report/templates/page.html.jinja",
         "eval/report/templates/style.css",
         "labelling/static/label.js",
@@ -135,7 +136,7 @@ def test_the_readme_has_relative_links_which_the_description_has_not(
     assert "docs/zoo.md" in relative(readme)
     assert "docs/figures/report.webp" in relative(readme)
     assert relative(description) == []
-    assert "All 29 rewards" in description
+    assert "All 31 rewards" in description
     assert "https://arxiv.org/abs/2305.13301" in links(description)
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from ddpo.errors import PromptError
 from ddpo.prompts import builtin_names, listed_prompts, load_prompts
+from ddpo.rewards.scenes.grammar import caption
 from ddpo.types import Prompt
 from pretraining.scene_sampling import activity_scenes
-from pretraining.scenes import caption
 
 IMAGENET_ANIMALS = "8d356a5fcbea73e8a0cd6854ac02ada9c286c048a34cdcfadd6a1cbcad06224d"
 
@@ -33,6 +33,8 @@ DIGESTS = {
     "unseen_pairings": "d0639578d51c",
     "counting": "9f20d3c3eea8",
     "imagenet_animals": "612cf0f6d775",
+    "emoji_geneval_train": "02321125f649",
+    "emoji_geneval_test": "176ddeef218a",
 }
 SIZES = {
     "animals": 45,

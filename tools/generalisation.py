@@ -136,9 +136,14 @@ def history_table(report: Report, history: RunHistory) -> str:
     return "\n".join(lines)
 
 
-def assessments_table(report: Report) -> str:
-    """The assessment of every run, with the gain of its own reward on training prompts."""
-    lines = ["| run | gain, seen animals | grade | because of |", "|---|---|---|---|"]
+def assessments_table(report: Report, prompts: str = "seen animals") -> str:
+    """The assessment of every run, with the gain of its own reward on training prompts.
+
+    Args:
+        report: Report of an evaluation.
+        prompts: Words for the training prompts.
+    """
+    lines = [f"| run | gain, {prompts} | grade | because of |", "|---|---|---|---|"]
     for model, found in zip(report.compared, report.readings, strict=True):
         gain = own_gain(report, model.name, model.trained_on, report.splits[0].name)
         kinds = [one.kind for one in found.evidence if one.grade == found.grade]

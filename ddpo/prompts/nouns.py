@@ -61,7 +61,9 @@ IRREGULAR: Final = {
     "canoes": "canoe",
     "oboes": "oboe",
 }
-PARTS: Final = re.compile(r"[,;.:|()\n]|\band (?=(?:a|an|the|two|three|some)\b)")
+PARTS: Final = re.compile(
+    r"[,;.:|()\n]|\band (?=(?:a|an|the|two|three|some)\b)|\b(?:to the )?(?:left|right) of\b"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ def singular(word: str) -> str:
 
 
 def subjects(text: str) -> tuple[Subject, ...]:
-    """The subjects of a prompt: its first noun, and further known ones after a comma or "and"."""
+    """The subjects of a prompt: its first noun, and further known ones.
+
+    The latter stand after a comma, "and", "left of" or "right of".
+    """
     found: dict[str, Subject] = {}
     for part in PARTS.split(text.lower()):
         subject, known = _subject(_phrase(part))

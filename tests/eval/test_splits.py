@@ -19,8 +19,8 @@ from ddpo.eval.inputs.splits import (
 )
 from ddpo.eval.plan_notes import _unknown_words
 from ddpo.prompts import load_prompts
+from ddpo.rewards.scenes.world import NOUNS
 from ddpo.types import Prompt
-from pretraining.glyphs import NOUNS
 
 ANIMALS = load_prompts("animals").prompts
 

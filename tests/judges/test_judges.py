@@ -18,6 +18,7 @@ from ddpo.rewards.models.alignment import QUESTION, Alignment
 from ddpo.rewards.models.clip_pixels import prepared
 from ddpo.rewards.models.clip_score import ClipScore
 from ddpo.rewards.models.laion_head import head_scores, read_head
+from ddpo.rewards.scenes.grammar import scene_of
 from ddpo.rewards.vlm import jpeg80, open_vlm
 from ddpo.types import ImageBatch, Prompt
 from pretraining import captioner, dual_encoder, sentence_encoder
@@ -27,7 +28,6 @@ from pretraining.measure_judges import stated_share
 from pretraining.render import FONT_PATHS
 from pretraining.resizing import resized, resizing_matrix
 from pretraining.scene_renderer import SceneRenderer
-from pretraining.scenes import scene_of
 
 needs_font = pytest.mark.skipif(
     not any(Path(path).is_file() for path in FONT_PATHS),

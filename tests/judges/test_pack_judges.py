@@ -25,6 +25,7 @@ MEASURES = {
     },
     "sentence_encoder": {"rank_correlation": 0.91234},
     "dual_encoder": ROWS,
+    "scene_detector": ROWS,
     "aesthetic_head": {"mean_of_renderings": 7.25, "off-centre": 0.875},
 }
 

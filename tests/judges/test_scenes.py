@@ -10,18 +10,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from pretraining.glyphs import ACTIVITIES, NOUNS, SEEN_ANIMALS, UNSEEN_ANIMALS
-from pretraining.render import COLORS, FONT_PATHS, Renderer
-from pretraining.scene_renderer import SceneRenderer, completed
-from pretraining.scene_sampling import (
-    activity_scenes,
-    changed,
-    denoiser_scene,
-    is_held_out,
-    random_scene,
-    stated_part,
-)
-from pretraining.scenes import (
+from ddpo.rewards.scenes.grammar import (
     GROUNDS,
     KINDS,
     SHAPES,
@@ -34,6 +23,17 @@ from pretraining.scenes import (
     shared_facts,
     without,
     world_words,
+)
+from ddpo.rewards.scenes.world import ACTIVITIES, COLORS, NOUNS, SEEN_ANIMALS, UNSEEN_ANIMALS
+from pretraining.render import FONT_PATHS, Renderer
+from pretraining.scene_renderer import SceneRenderer, completed
+from pretraining.scene_sampling import (
+    activity_scenes,
+    changed,
+    denoiser_scene,
+    is_held_out,
+    random_scene,
+    stated_part,
 )
 
 needs_font = pytest.mark.skipif(

@@ -16,12 +16,12 @@ from ddpo.errors import MissingResourceError
 from ddpo.policies import load_policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
 from ddpo.prompts import load_prompts
+from ddpo.rewards.scenes.world import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS, with_article
 from ddpo.types import Prompt
-from pretraining.glyphs import NOUNS, OBJECTS, SEEN_ANIMALS, UNSEEN_ANIMALS
 from pretraining.muon import orthogonalise
 from pretraining.packing import fold_standardisation
 from pretraining.pretrain import stratified_timesteps
-from pretraining.render import FONT_PATHS, Renderer, with_article
+from pretraining.render import FONT_PATHS, Renderer
 from pretraining.tokenizer import caption_words, train_merges, write_tokenizer
 
 WEIGHTS = Path(str(files("ddpo.policies") / "emoji" / "weights"))

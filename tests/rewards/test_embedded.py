@@ -38,7 +38,13 @@ from ddpo.trainer.run.held_out import _names
 from ddpo.types import ImageBatch, Prompt
 
 PROMPTS = ("a cat on a red background", "two dogs", "a raccoon washing the dishes", "a blue ring")
-MEGABYTES = {"captioner": 5.0, "sentence_encoder": 2.0, "dual_encoder": 3.0, "aesthetic_head": 0.1}
+MEGABYTES = {
+    "captioner": 5.0,
+    "sentence_encoder": 2.0,
+    "dual_encoder": 3.0,
+    "aesthetic_head": 0.1,
+    "scene_detector": 2.0,
+}
 
 
 def samples(count: int, seed: int = 0) -> ImageBatch:

@@ -19,6 +19,7 @@ from ddpo.rewards.cards.embedded import (
     embedded_card,
     embedded_name,
 )
+from ddpo.rewards.cards.scenes import READERS_OF_SCENES
 from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import rewards
 
@@ -69,7 +70,8 @@ def choose_held_out(
     shares lineage with no trained reward and with no reward chosen before it.
 
     Rewards of another family than the trained ones come first, then those that see the prompt,
-    then by id.
+    then by id. Readers of scenes score only prompts of the embedded world, so they judge runs that
+    were trained on one of them.
 
     Args:
         trained: cards of the trained rewards, and of others that the report has anyway.
@@ -78,6 +80,8 @@ def choose_held_out(
         most: largest number of rewards.
     """
     cards = rewards.available()[0] if candidates is None else candidates
+    if not any(card.id in READERS_OF_SCENES for card in trained):
+        cards = {name: card for name, card in cards.items() if card.id not in READERS_OF_SCENES}
     here = available or _here
     families = {card.family for card in trained}
     taken: dict[str, RewardCard] = {}
@@ -96,12 +100,13 @@ def choose_embedded(trained: Sequence[RewardCard]) -> list[HeldOut]:
     """The embedded judges that are independent of the trained rewards, as `choose_held_out`.
 
     They know the world of the embedded diffusion model, of which they saw renderings and no
-    samples. Captioner and CLIP differ in architecture, task, augmentation and random scenes.
+    samples. Captioner, CLIP and detector differ in architecture, task, augmentation and scenes.
 
     Raises:
         MissingResourceError: the installation lacks the judges.
     """
     judges = {embedded_name(id): embedded_card(CARDS[id]) for id in EMBEDDED_REWARDS}
+    judges |= {name: CARDS[name] for name in READERS_OF_SCENES}
     return choose_held_out(trained, judges, lambda card: True)
 
 

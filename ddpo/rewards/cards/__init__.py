@@ -15,6 +15,7 @@ from ddpo.rewards.cards.guard import GUARD_CARDS
 from ddpo.rewards.cards.open_clip import OPEN_CLIP
 from ddpo.rewards.cards.pixels import DDPO_PAPER, PIXEL_CARDS
 from ddpo.rewards.cards.preference import PREFERENCE_CARDS
+from ddpo.rewards.cards.scenes import SCENE_CARDS
 from ddpo.rewards.cards.vlm import LLAVA, VLM_CARDS
 
 __all__ = ["CARDS", "CLIP_L14", "LAION_V2_HEAD"]
@@ -79,6 +80,7 @@ _CARDS: Final = (
     *VLM_CARDS,
     *GUARD_CARDS,
     *DIVERSITY_CARDS.values(),
+    *SCENE_CARDS.values(),
 )
 
 CARDS: Final[dict[str, RewardCard]] = {card.id: card for card in _CARDS}

@@ -36,6 +36,7 @@ __all__ = [
     "embedded_option",
     "is_embedded",
     "judge_files",
+    "judge_weight",
     "with_variant",
 ]
 
@@ -141,7 +142,7 @@ def embedded_card(card: RewardCard) -> RewardCard:
         card,
         typical=None,
         typical_source="",
-        weights=tuple(_weight(judge, name) for judge, name in _PARTS[card.id]),
+        weights=tuple(judge_weight(judge, name) for judge, name in _PARTS[card.id]),
         **_CHANGES[card.id],
     )
 
@@ -179,8 +180,12 @@ def card_for_options(card: RewardCard, options: Mapping[str, Any]) -> RewardCard
     return embedded_card(card)
 
 
-def _weight(judge: str, name: str) -> WeightFile:
-    """A judge's file of weights, whose revision stands for all files of the judge."""
+def judge_weight(judge: str, name: str) -> WeightFile:
+    """A judge's file of weights, whose revision stands for all files of the judge.
+
+    Raises:
+        MissingResourceError: The installation lacks the judge.
+    """
     files = judge_files(judge)
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return WeightFile(

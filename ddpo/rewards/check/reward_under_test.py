@@ -180,10 +180,12 @@ class RewardUnderTest:
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
-        """One prompt per probe image."""
+        """One prompt per probe image; those of `probe_prompts` if the reward has them."""
         if self._prompt is not None:
             return (self._prompt,) * len(PROBE_NAMES)
-        return tuple(Prompt(TEXTS[0] if self.grouped else text) for text in TEXTS)
+        texts: Sequence[str] = getattr(self.reward, "probe_prompts", TEXTS)
+        names = range(len(PROBE_NAMES))
+        return tuple(Prompt(texts[0 if self.grouped else place % len(texts)]) for place in names)
 
     def batch(
         self, images: Sequence[ImageArray], prompts: Sequence[Prompt] | None = None

@@ -17,7 +17,7 @@ def judge_folder(judge: str) -> Path:
     """The folder of an embedded judge, once every file has had the hash in the manifest.
 
     Args:
-        judge: "captioner", "sentence_encoder", "dual_encoder" or "aesthetic_head".
+        judge: Name of a folder of judges, such as "captioner".
 
     Raises:
         MissingResourceError: The installation lacks a file, or has another one.

@@ -16,8 +16,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from pretraining.glyphs import ACTIVITIES, NOUNS, SEEN_ANIMALS, UNSEEN_ANIMALS
-from pretraining.render import COLORS, TEXTURES, with_article
+from ddpo.rewards.scenes.world import (
+    ACTIVITIES,
+    COLORS,
+    NOUNS,
+    SEEN_ANIMALS,
+    TEXTURES,
+    UNSEEN_ANIMALS,
+    with_article,
+)
 
 __all__ = [
     "COUNTS",
