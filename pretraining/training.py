@@ -19,7 +19,7 @@ from pretraining.muon import Muon
 
 NOT_MATRIX: Final = re.compile("embed|conv_in|conv_out")
 """Names of parameters that AdamW trains although they have several axes."""
-STAGES: Final = {"autoencoder": 1, "latents": 2, "denoiser": 3}
+STAGES: Final = {"autoencoder": 1, "latents": 2, "denoiser": 3, "flow": 4}
 
 
 @dataclass(frozen=True, slots=True)
