@@ -91,5 +91,5 @@ def train_flow(settings: Settings, process: Process) -> None:
         trainer.update(loss)
         if process.rank == 0:
             log.add(trainer.step, loss=loss.detach())
-        if trainer.step % 500 == 0 or trainer.step == settings.steps:
+        if settings.is_saved(trainer.step):
             trainer.save(path)

@@ -87,7 +87,7 @@ def train_autoencoder(settings: Settings, process: Process) -> None:
         )
         if process.rank == 0:
             log.add(trainer.step, psnr=10 * torch.log10(4 / square.detach()), kl=kl.detach())
-        if trainer.step % 500 == 0 or trainer.step == settings.steps:
+        if settings.is_saved(trainer.step):
             trainer.save(path)
 
 
@@ -159,7 +159,7 @@ def train_denoiser(settings: Settings, process: Process) -> None:
         trainer.update(loss)
         if process.rank == 0:
             log.add(trainer.step, loss=loss.detach())
-        if trainer.step % 500 == 0 or trainer.step == settings.steps:
+        if settings.is_saved(trainer.step):
             trainer.save(path)
 
 
