@@ -68,7 +68,9 @@ def _copy_text_encoder(text_encoder: Any, tokenizer: Path, folder: Path) -> int:
     weights = earlier.state_dict()
     (name,) = (key for key in weights if key.endswith("token_embedding.weight"))
     rows = weights.pop(name)
-    text_encoder.load_state_dict(weights, strict=False)
+    inner = getattr(text_encoder, "text_model", text_encoder)  # without the projection
+    if unknown := inner.load_state_dict(weights, strict=False).unexpected_keys:
+        raise ValueError(f"the text encoder of {folder} has other weights: {', '.join(unknown)}")
     embedding = text_encoder.get_input_embeddings().weight
     before = CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab()
     for token, index in CLIPTokenizer.from_pretrained(tokenizer).get_vocab().items():

@@ -17,6 +17,7 @@ from ddpo.types import Prompt
 from pretraining import architecture, flow_architecture, flow_training, training
 from pretraining.flow_packing import pack_flow
 from pretraining.flow_training import encode_text, logit_normal_times, train_flow
+from pretraining.latents import token_ids
 from pretraining.training import Process, Settings
 from pretraining.worlds import WORLDS
 
@@ -107,7 +108,9 @@ def test_the_packed_folder_gives_the_images_of_the_plain_pipeline(tmp_path: Path
     manifests = [(tmp_path / name / "manifest.json").read_text() for name in ("one", "two")]
     assert manifests[0] == manifests[1]  # packing repeats to the byte
     policy = load_policy(str(tmp_path / "one"))
-    pipeline: Any = StableDiffusion3Pipeline.from_pretrained(tmp_path / "one")
+    pipeline: Any = StableDiffusion3Pipeline.from_pretrained(
+        tmp_path / "one", text_encoder_3=None, tokenizer_3=None, dtype=torch.float32
+    )
     pipeline.set_progress_bar_config(disable=True)
     key = SampleKey(Prompt("a red ball"), 0)
     noise = sample_noise(key, 0, 3, policy.latent_shape)[:1]
@@ -145,8 +148,6 @@ def test_the_text_encoder_starts_as_that_of_an_earlier_model(tmp_path: Path) -> 
     vocabulary = write_tokenizer(tmp_path / "tokenizer", words)
     modules = flow_training.build_flow_modules(vocabulary)
     start_flow_text_encoder(modules["text_encoder"], tmp_path / "tokenizer", folder)
-    from pretraining.latents import token_ids
-
     tokens = token_ids(tmp_path / "tokenizer", ["a cat on a red background"])
     earlier: Any = CLIPTextModel.from_pretrained(folder / "text_encoder").float()
     with torch.no_grad():
