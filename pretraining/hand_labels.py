@@ -23,10 +23,10 @@ from ddpo.images import contact_sheet, save_png, to_pil
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 from ddpo.reward_quality.agreement import agreement
+from ddpo.rewards.scenes.grammar import KINDS, caption
 from ddpo.types import Prompt
 from pretraining.judge_training import say
 from pretraining.scene_sampling import activity_scenes, random_scene
-from pretraining.scenes import KINDS, caption
 
 LABELS: Final = Path(__file__).with_name("hand_labels.csv")
 JUDGES: Final = ("alignment:model=emoji", "clip_score:model=emoji")

@@ -1,4 +1,4 @@
-"""Measures of the embedded model of scenes: `python -m pretraining.measure_scenes --judge FOLDER`.
+"""Measures of an embedded model of scenes: `python -m pretraining.measure_scenes --judge FOLDER`.
 
 The captioner reads each generated image. An image is right if the scene that it reads is one of the
 prompt (`ddpo.rewards.scenes.grammar.holds`). Writes `scenes.json` with the share of right images by
@@ -18,8 +18,10 @@ from PIL import Image
 
 from ddpo.images import contact_sheet, save_png, to_pil
 from ddpo.io.atomic import write_json
+from ddpo.policies import load_policy
+from ddpo.policies.family import chosen_sampler
+from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images
-from ddpo.policies.stable_diffusion import StableDiffusionPolicy
 from ddpo.rewards.scenes.grammar import KINDS, Scene, caption, holds, scene_of
 from ddpo.types import Prompt
 from pretraining.captioner import QUESTIONS
@@ -76,7 +78,7 @@ def prompts(count: int) -> Iterator[tuple[str, list[Scene]]]:
 
 
 def measure(
-    policy: StableDiffusionPolicy,
+    policy: Policy,
     reader: Reader,
     settings: SamplerSettings,
     count: int,
@@ -108,15 +110,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="images per kind")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)
-    parser.add_argument("--eta", type=float, default=1.0)
+    parser.add_argument("--eta", type=float, default=None, help="default: that of the family")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    settings = SamplerSettings(
-        steps=given.steps, guidance=given.guidance, eta=given.eta, batch=BATCH
-    )
-    policy = StableDiffusionPolicy(given.model)
+    asked = {"steps": given.steps, "guidance": given.guidance, "eta": given.eta}
+    sampler = chosen_sampler(given.model, {}, asked)
+    settings = SamplerSettings(batch=BATCH, **sampler)
+    policy = load_policy(given.model, device="cpu")
     figures = measure(policy, Reader(given.judge), settings, given.count, given.out)
-    sampler = {"steps": given.steps, "guidance": given.guidance, "eta": given.eta}
     write_json(given.out / "scenes.json", {"sampler": sampler, "sets": dict(figures)})
 
 

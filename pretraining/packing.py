@@ -22,27 +22,46 @@ def pack(work: Path, folder: Path, words: list[str]) -> None:
         words: Words that are one token each.
     """
     from diffusers import StableDiffusionPipeline
+
+    vocabulary, tokenizer = packed_tokenizer(work, words)
+    unet = architecture.build_unet()
+    text = architecture.build_text_encoder(vocabulary)
+    unet.load_state_dict(ema_weights(work / "denoiser.safetensors", "unet"))
+    text.load_state_dict(ema_weights(work / "denoiser.safetensors", "text_encoder"))
+    save_half(
+        StableDiffusionPipeline(
+            vae=packed_autoencoder(work),
+            text_encoder=text,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=architecture.build_scheduler(),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        ),
+        folder,
+    )
+
+
+def packed_tokenizer(work: Path, words: list[str]) -> tuple[int, Any]:
+    """The vocabulary size and the tokenizer of a model, which is written to the work folder."""
     from transformers import CLIPTokenizer
 
     vocabulary = write_tokenizer(work / "tokenizer", words)
+    return vocabulary, CLIPTokenizer.from_pretrained(work / "tokenizer")
+
+
+def packed_autoencoder(work: Path) -> Any:
+    """The trained autoencoder of a work folder, changed to standardised latents."""
     vae = architecture.build_autoencoder()
-    unet = architecture.build_unet()
-    text = architecture.build_text_encoder(vocabulary)
     vae.load_state_dict(ema_weights(work / "autoencoder.safetensors", "vae"))
-    unet.load_state_dict(ema_weights(work / "denoiser.safetensors", "unet"))
-    text.load_state_dict(ema_weights(work / "denoiser.safetensors", "text_encoder"))
     scale, _ = load_tensors(work / "latent-scale.safetensors")
     fold_standardisation(vae, scale["mean"], scale["std"])
-    pipeline = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text,
-        tokenizer=CLIPTokenizer.from_pretrained(work / "tokenizer"),
-        unet=unet,
-        scheduler=architecture.build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    return vae
+
+
+def save_half(pipeline: Any, folder: Path) -> None:
+    """Writes a pipeline in half precision, and the manifest of its files."""
     pipeline.to(dtype=torch.float16).save_pretrained(folder)
     write_manifest(folder)
 

@@ -1,15 +1,15 @@
 """Pretraining of the embedded model: `python -m pretraining.pretrain STAGE`.
 
-The stages are autoencoder, latents, denoiser and pack. Each writes safetensors atomically to
-`--work` and resumes from the files there. Data come from `default_rng([seed, stage, step, rank])`,
-so a resumed run sees the same data as an uninterrupted one. On a CPU, two single-thread processes
-per batch (`--processes 2`) are faster than two threads in one process.
+The stages are autoencoder, latents, denoiser and pack. A flow model has flow and pack-flow in place
+of the last two. Each writes safetensors atomically to `--work` and resumes from the files there.
+Data come from `default_rng([seed, stage, step, rank])`, so a resumed run sees the same data as an
+uninterrupted one. On a CPU, two single-thread processes per batch (`--processes 2`) are faster than
+two threads in one process.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,17 +19,26 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import spawn
 
-from ddpo.io.tensors import load_tensors, save_tensors
+from ddpo.io.tensors import save_tensors
 from pretraining import architecture
+from pretraining.flow_packing import pack_flow
+from pretraining.flow_training import train_flow
+from pretraining.latents import kept_rows, load_latents, stratified_shares, token_ids
 from pretraining.packing import pack
-from pretraining.tokenizer import LENGTH, write_tokenizer
+from pretraining.tokenizer import write_tokenizer
 from pretraining.training import STAGES, Log, Process, Settings, Trainer, ema_weights
 from pretraining.warm_start import start_autoencoder, start_denoiser
 from pretraining.worlds import WORLDS
 
-DEFAULTS: Final = {"autoencoder": (6000, 24), "latents": (500, 64), "denoiser": (4500, 64)}
+DEFAULTS: Final = {
+    "autoencoder": (6000, 24),
+    "latents": (500, 64),
+    "denoiser": (4500, 64),
+    "flow": (4500, 64),
+}
 """Stage → number of steps and batch size."""
-CAPTION_DROPOUT: Final = 0.1  # for classifier-free guidance, arXiv 2207.12598
+PACKING: Final = {"pack": pack, "pack-flow": pack_flow}
+"""Stage → function that writes the finished folder."""
 KL_WEIGHT: Final = 1e-3  # per pixel
 
 
@@ -78,7 +87,7 @@ def train_autoencoder(settings: Settings, process: Process) -> None:
         )
         if process.rank == 0:
             log.add(trainer.step, psnr=10 * torch.log10(4 / square.detach()), kl=kl.detach())
-        if trainer.step % 500 == 0 or trainer.step == settings.steps:
+        if settings.is_saved(trainer.step):
             trainer.save(path)
 
 
@@ -112,27 +121,9 @@ def encode_latents(settings: Settings, process: Process) -> None:
         )
 
 
-def load_latents(work: Path) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """All stored latents: standardised means and stds, float32 `[n, 12, 8, 8]`, and captions."""
-    scale, _ = load_tensors(work / "latent-scale.safetensors")
-    mean = scale["mean"].view(-1, 1, 1)
-    std = scale["std"].view(-1, 1, 1)
-    means = []
-    stds = []
-    captions = []
-    for path in sorted(work.glob("latents-*.safetensors")):
-        tensors, metadata = load_tensors(path)
-        moments = tensors["moments"].float()
-        means.append((moments[:, 0] - mean) / std)
-        stds.append((0.5 * moments[:, 1]).exp() / std)
-        captions += json.loads(metadata["captions"])
-    return torch.cat(means), torch.cat(stds), captions
-
-
 def stratified_timesteps(count: int, total: int, rng: np.random.Generator) -> torch.Tensor:
     """Shuffled timesteps in [0, total), one in each of `count` equal intervals."""
-    shares = (rng.permutation(count) + rng.random(count)) / count
-    return torch.from_numpy((shares * total).astype(np.int64))
+    return torch.from_numpy((stratified_shares(count, rng) * total).astype(np.int64))
 
 
 def train_denoiser(settings: Settings, process: Process) -> None:
@@ -140,8 +131,8 @@ def train_denoiser(settings: Settings, process: Process) -> None:
     torch.manual_seed(settings.seed)
     folder = settings.work / f"tokenizer-{process.rank}"
     vocabulary = write_tokenizer(folder, WORLDS[settings.world].words())
-    means, stds, captions = load_latents(settings.work)
-    ids = _token_ids(folder, ["", *captions])
+    stored = load_latents(settings.work)
+    ids = token_ids(folder, ["", *stored.captions])
     unet = architecture.build_unet()
     text_encoder = architecture.build_text_encoder(vocabulary)
     modules = nn.ModuleDict({"unet": unet, "text_encoder": text_encoder})
@@ -156,16 +147,11 @@ def train_denoiser(settings: Settings, process: Process) -> None:
     share = settings.batch // process.world
     while trainer.step < settings.steps:
         rng = settings.rng("denoiser", trainer.step, process.rank)
-        chosen = torch.from_numpy(rng.integers(len(means), size=share))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        spread = torch.randn(means[chosen].shape, generator=generator)
-        latents = means[chosen] + stds[chosen] * spread
-        noise = torch.randn(latents.shape, generator=generator)
+        rows, latents, noise = stored.draw(share, rng)
         timesteps = stratified_timesteps(share, scheduler.config.num_train_timesteps, rng)
         noisy = scheduler.add_noise(latents, noise, timesteps).to(settings.device)
         velocity = scheduler.get_velocity(latents, noise, timesteps).to(settings.device)
-        kept = torch.from_numpy(rng.random(share) >= CAPTION_DROPOUT)
-        tokens = ids[torch.where(kept, chosen + 1, 0)].to(settings.device)
+        tokens = ids[kept_rows(rows, rng)].to(settings.device)
         with torch.autocast(settings.device, torch.bfloat16):
             hidden = modules["text_encoder"](tokens).last_hidden_state
             predicted = modules["unet"](noisy, timesteps.to(settings.device), hidden).sample
@@ -173,17 +159,8 @@ def train_denoiser(settings: Settings, process: Process) -> None:
         trainer.update(loss)
         if process.rank == 0:
             log.add(trainer.step, loss=loss.detach())
-        if trainer.step % 500 == 0 or trainer.step == settings.steps:
+        if settings.is_saved(trainer.step):
             trainer.save(path)
-
-
-def _token_ids(folder: Path, texts: Sequence[str]) -> torch.Tensor:
-    """The padded token ids of texts, int64 `[texts, 16]`."""
-    from transformers import CLIPTokenizer
-
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
-    encoded = tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True)
-    return torch.tensor(encoded.input_ids)
 
 
 def _run(rank: int, stage: str, settings: Settings, rendezvous: str) -> None:
@@ -197,6 +174,7 @@ def _run(rank: int, stage: str, settings: Settings, rendezvous: str) -> None:
         "autoencoder": train_autoencoder,
         "latents": encode_latents,
         "denoiser": train_denoiser,
+        "flow": train_flow,
     }[stage]
     run_stage(settings, Process(rank, settings.processes))
     if settings.processes > 1:
@@ -205,7 +183,7 @@ def _run(rank: int, stage: str, settings: Settings, rendezvous: str) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=[*STAGES, "pack"])
+    parser.add_argument("stage", choices=[*STAGES, *PACKING])
     parser.add_argument("--world", choices=WORLDS, default="emoji")
     parser.add_argument(
         "--start",
@@ -218,10 +196,10 @@ def _arguments() -> argparse.Namespace:
         "--steps",
         type=int,
         default=None,
-        help="default: 6000 (autoencoder), 500 (latents), 4500 (denoiser)",
+        help="default: 6000 (autoencoder), 500 (latents), 4500 (denoiser and flow)",
     )
     parser.add_argument(
-        "--batch", type=int, default=None, help="over all processes; default: 24, 64, 64"
+        "--batch", type=int, default=None, help="over all processes; default: 24, 64, 64, 64"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
@@ -231,7 +209,7 @@ def _arguments() -> argparse.Namespace:
         "--out",
         type=Path,
         default=Path("ddpo/policies/emoji/weights"),
-        help="folder that `pack` writes",
+        help="folder that `pack` and `pack-flow` write",
     )
     return parser.parse_args()
 
@@ -240,8 +218,8 @@ def main() -> None:
     """Runs the command line."""
     arguments = _arguments()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    if arguments.stage == "pack":
-        pack(arguments.work, arguments.out, WORLDS[arguments.world].words())
+    if arguments.stage in PACKING:
+        PACKING[arguments.stage](arguments.work, arguments.out, WORLDS[arguments.world].words())
         return
     steps, batch = DEFAULTS[arguments.stage]
     settings = Settings(

@@ -19,7 +19,7 @@ from pretraining.muon import Muon
 
 NOT_MATRIX: Final = re.compile("embed|conv_in|conv_out")
 """Names of parameters that AdamW trains although they have several axes."""
-STAGES: Final = {"autoencoder": 1, "latents": 2, "denoiser": 3}
+STAGES: Final = {"autoencoder": 1, "latents": 2, "denoiser": 3, "flow": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,16 @@ class Settings:
     font: Path | None
     world: str = "emoji"  # of `pretraining.worlds`
     start: Path | None = None  # pipeline folder whose weights training starts from
+    save_every: int = 500  # steps
 
     def rates(self, matrices: float, others: float) -> tuple[float, float]:
         """Learning rates of Muon and AdamW, halved where training starts from trained weights."""
         factor = 0.5 if self.start else 1.0
         return matrices * factor, others * factor
+
+    def is_saved(self, step: int) -> bool:
+        """True for the number of finished steps after which training is saved."""
+        return step % self.save_every == 0 or step == self.steps
 
     def rng(self, stage: str, step: int, rank: int) -> np.random.Generator:
         """The random generator of one step of a process."""

@@ -9,7 +9,7 @@ import torch
 
 from ddpo.rewards.scenes.world import ACTIVITIES
 
-__all__ = ["start_autoencoder", "start_denoiser"]
+__all__ = ["start_autoencoder", "start_denoiser", "start_flow_text_encoder"]
 
 ACTIVITY_TOKENS: Final = frozenset(
     f"{word}</w>" for activity in ACTIVITIES for word in activity.split() if word != "a"
@@ -37,16 +37,43 @@ def start_denoiser(unet: Any, text_encoder: Any, tokenizer: Path, folder: Path) 
         folder: Pipeline folder of the earlier model.
     """
     from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
 
     unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder / "unet").float().state_dict())
+    _copy_text_encoder(text_encoder, tokenizer, folder)
+
+
+@torch.no_grad()
+def start_flow_text_encoder(text_encoder: Any, tokenizer: Path, folder: Path) -> None:
+    """Copies the text encoder of a pipeline folder into an untrained one of more layers.
+
+    The layers that the earlier encoder lacks start as the identity, since nothing reads their
+    branches yet. Arguments as of `start_denoiser`.
+    """
+    known = _copy_text_encoder(text_encoder, tokenizer, folder)
+    for layer in _layers(text_encoder)[known:]:
+        for last in (layer.self_attn.out_proj, layer.mlp.fc2):
+            last.weight.zero_()
+            last.bias.zero_()
+
+
+def _layers(text_encoder: Any) -> Any:
+    return next(m.layers for m in text_encoder.modules() if hasattr(m, "layers"))
+
+
+def _copy_text_encoder(text_encoder: Any, tokenizer: Path, folder: Path) -> int:
+    """Copies layers and known tokens of a pipeline folder's text encoder; returns its layers."""
+    from transformers import CLIPTextModel, CLIPTokenizer
+
     earlier: Any = CLIPTextModel.from_pretrained(folder / "text_encoder").float()
     weights = earlier.state_dict()
     (name,) = (key for key in weights if key.endswith("token_embedding.weight"))
     rows = weights.pop(name)
-    text_encoder.load_state_dict(weights, strict=False)
+    inner = getattr(text_encoder, "text_model", text_encoder)  # without the projection
+    if unknown := inner.load_state_dict(weights, strict=False).unexpected_keys:
+        raise ValueError(f"the text encoder of {folder} has other weights: {', '.join(unknown)}")
     embedding = text_encoder.get_input_embeddings().weight
     before = CLIPTokenizer.from_pretrained(folder / "tokenizer").get_vocab()
     for token, index in CLIPTokenizer.from_pretrained(tokenizer).get_vocab().items():
         if token in before and token not in ACTIVITY_TOKENS:
             embedding[index] = rows[before[token]]
+    return len(_layers(earlier))

@@ -10,7 +10,7 @@ import torch
 
 from ddpo.model_check.model_under_test import STEPS, ModelUnderTest
 from ddpo.policies.base_model import BaseModel, open_model
-from ddpo.policies.model_place import locate
+from ddpo.policies.model_place import EMBEDDED, locate
 from ddpo.policies.pipelines import PIPELINES
 from ddpo.policies.policy import TrainablePolicy
 from ddpo.policies.sampler import sample_images, sample_noise
@@ -24,9 +24,6 @@ TOLERANCE: Final = 1e-4
 
 Rounding errors grow from step to step, so that equal formulas give no equal bits.
 """
-
-EMBEDDED: Final = "emoji"
-"""The registered name that is a folder; entry points are factories."""
 
 GUIDANCE: Final[Mapping[str, Callable[[float], float]]] = {
     "ZImagePipeline": lambda guidance: guidance - 1,
@@ -58,14 +55,16 @@ def pipeline_of(word: str) -> Any:
     """The pipeline of a model in float32 on the CPU; None for a factory and an unknown pipeline."""
     import diffusers
 
-    if locate(word).kind not in ("folder", "hub") and word != EMBEDDED:
+    if locate(word).kind not in ("folder", "hub") and word not in EMBEDDED:
         return None
     base = open_model(word)
     kind = getattr(diffusers, base.pipeline, None)
     if base.pipeline not in PIPELINES or kind is None:
         return None
     accepted = inspect.signature(kind.__init__).parameters
-    options = {"safety_checker": None} if "safety_checker" in accepted else {}
+    options: dict[str, Any] = dict.fromkeys(base.absent_parts)
+    if "safety_checker" in accepted:
+        options["safety_checker"] = None
     pipeline = kind.from_pretrained(
         base.folder, local_files_only=True, dtype=torch.float32, **options
     )

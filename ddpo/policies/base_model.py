@@ -71,6 +71,12 @@ class BaseModel:
         entry = self.index.get(part)
         return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
 
+    @property
+    def absent_parts(self) -> tuple[str, ...]:
+        """The optional components that this model lacks, which diffusers wants as None."""
+        kind = PIPELINES.get(self.pipeline)
+        return tuple(part for part in kind.optional if not self.names(part)) if kind else ()
+
     def config(self, part: str) -> dict[str, Any]:
         """The config of a component, as written in its file.
 

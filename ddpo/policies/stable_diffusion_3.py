@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,12 +17,11 @@ from ddpo.policies.flow_policy import FlowPolicy
 from ddpo.policies.flow_schedule import Grid
 from ddpo.policies.image_size import latent_side
 from ddpo.policies.model_features import Setting
+from ddpo.policies.model_place import EMBEDDED
 from ddpo.policies.policy import LoraSettings
+from ddpo.policies.repeated_token import T5_TOKENS, RepeatedLastToken
 
 __all__ = ["StableDiffusion3Policy"]
-
-T5_TOKENS: Final = 256
-"""Tokens of T5 in diffusers' pipeline, and zeros in their place without T5."""
 
 
 class StableDiffusion3Policy(FlowPolicy):
@@ -32,6 +31,9 @@ class StableDiffusion3Policy(FlowPolicy):
     states of both CLIP encoders side by side, padded with zeros to the width of T5, then the tokens
     of T5. Its parts are "hidden" `[batch, tokens, width]` and "pooled" `[batch, width]`, the
     projections of both CLIP encoders side by side. Arguments and errors as of `LatentPolicy`.
+
+    Without T5, zeros take the place of its tokens. An embedded model computes them as one token,
+    since its images have fewer tokens than these (`ddpo.policies.repeated_token`).
     """
 
     BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2", "text_encoder_3")
@@ -56,6 +58,24 @@ class StableDiffusion3Policy(FlowPolicy):
     text_encoder: Any
     text_encoder_2: Any
     text_encoder_3: Any  # None without T5
+
+    def __init__(
+        self, base: BaseModel | str, *, device: str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
+        super().__init__(base, device=device, dtype=dtype)
+        self._one_zero_token = self.text_encoder_3 is None and self.model in EMBEDDED
+        self._set_attention(self.denoiser)
+
+    def _set_attention(self, transformer: Any) -> None:
+        """Makes a transformer read the last text token as all of those in place of T5."""
+        if self._one_zero_token:
+            transformer.set_attn_processor(RepeatedLastToken(T5_TOKENS))
+
+    def adapt(self, kind: Literal["lora", "full"], lora: LoraSettings | None = None) -> None:
+        """Adds trainable weights; arguments and errors as of `LatentPolicy`."""
+        super().adapt(kind, lora)
+        if self._reference is not None:
+            self._set_attention(self._reference)
 
     def _check_shapes(self, denoiser: Mapping[str, Any], vae: Mapping[str, Any]) -> None:
         where = f"the transformer of the model {self.model!r} has"
@@ -115,7 +135,7 @@ class StableDiffusion3Policy(FlowPolicy):
         hidden = torch.cat([output.hidden_states[-2] for output in clip], -1)
         width = self.denoiser.config["joint_attention_dim"]
         if self.text_encoder_3 is None:
-            long = hidden.new_zeros(1, T5_TOKENS, width)
+            long = hidden.new_zeros(1, 1 if self._one_zero_token else T5_TOKENS, width)
         else:
             long = self.text_encoder_3(tokens[2])[0]
         padded = pad(hidden, (0, width - hidden.shape[-1]))

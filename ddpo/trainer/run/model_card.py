@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ddpo.errors import UserError
+from ddpo.policies.base_model import open_model
 from ddpo.policies.checkpoints.folder import CheckpointInfo
-from ddpo.policies.model_place import EMBEDDED
+from ddpo.policies.model_place import EMBEDDED, place_of
 from ddpo.policies.transitions import FLOW_TRANSITIONS
 from ddpo.rewards.spec import replace_paths
 from ddpo.text import single_line
@@ -20,6 +22,7 @@ __all__ = ["KNOWN_LICENCES", "model_card"]
 KNOWN_LICENCES: Final[Mapping[str, str]] = {
     "emoji": "apache-2.0",
     "emoji-scenes": "apache-2.0",
+    "emoji-flow": "apache-2.0",
     "CompVis/stable-diffusion-v1-4": "creativeml-openrail-m",
     "runwayml/stable-diffusion-v1-5": "creativeml-openrail-m",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "creativeml-openrail-m",
@@ -111,15 +114,27 @@ def _base(info: CheckpointInfo) -> str:
     return Path(info.model).name if Path(info.model).is_dir() else info.model
 
 
+def _absent_parts(model: str) -> tuple[str, ...]:
+    """The components that a local model lacks; none for a hub id, which may not be here."""
+    place = place_of(model)
+    known = model in EMBEDDED or (place is not None and place.kind == "folder")
+    try:
+        return open_model(model).absent_parts if known else ()
+    except UserError:  # the model was moved or damaged since the training
+        return ()
+
+
 def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
     """The code that samples from the checkpoint with plain diffusers, and the licence."""
+    absent = "".join(f", {part}=None" for part in _absent_parts(info.model))
     if whole:
-        lines = ['pipeline = DiffusionPipeline.from_pretrained("THIS FOLDER OR REPOSITORY")']
+        place = "THIS FOLDER OR REPOSITORY"
+        lines = [f'pipeline = DiffusionPipeline.from_pretrained("{place}"{absent})']
     else:
         packaged = EMBEDDED.get(info.model, "").replace(".", "/")
         base = f"{packaged}/weights" if packaged else _base(info)
         lines = [
-            f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base)})",
+            f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base)}{absent})",
             'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
         ]
     if flow:  # a flow model is deployed with the ODE of its own scheduler
