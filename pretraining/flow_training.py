@@ -41,7 +41,8 @@ def logit_normal_times(count: int, rng: np.random.Generator) -> torch.Tensor:
     Source: arXiv 2403.03206, equation 19 with location 0 and scale 1.
     """
     shares = torch.from_numpy(stratified_shares(count, rng)).clamp(1e-6, 1 - 1e-6)
-    return torch.special.ndtri(shares).sigmoid().float()
+    times: torch.Tensor = torch.special.ndtri(shares).sigmoid().float()
+    return times
 
 
 def encode_text(modules: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

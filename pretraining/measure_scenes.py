@@ -83,10 +83,22 @@ def measure(
     settings: SamplerSettings,
     count: int,
     out: Path,
+    sets: Sequence[str] = (),
 ) -> Mapping[str, Mapping[str, Any]]:
-    """By set: share of right images, and examples of answers; also writes the contact sheets."""
+    """By set: share of right images, and examples of answers; also writes the contact sheets.
+
+    Args:
+        policy: Model.
+        reader: Captioner.
+        settings: Settings of the sampler.
+        count: Images of each kind.
+        out: Folder of the contact sheets.
+        sets: Names of the only sets; empty for all.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name, scenes in prompts(count):
+        if sets and name not in sets:
+            continue
         keys = [SampleKey(Prompt(caption(scene)), index) for index, scene in enumerate(scenes)]
         pixels = [batch.pixels for batch in sample_images(policy, keys, settings, seed=12345)]
         images = to_pil(torch.cat(pixels))
@@ -108,6 +120,9 @@ def main() -> None:
     parser.add_argument("--judge", type=Path, required=True, help="folder of the captioner")
     parser.add_argument("--out", type=Path, default=Path("runs/scene-measures"))
     parser.add_argument("--count", type=int, default=100, help="images per kind")
+    parser.add_argument(
+        "--sets", nargs="*", default=[], help="names of the only sets; default: all"
+    )
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--eta", type=float, default=None, help="default: that of the family")
@@ -117,7 +132,7 @@ def main() -> None:
     sampler = chosen_sampler(given.model, {}, asked)
     settings = SamplerSettings(batch=BATCH, **sampler)
     policy = load_policy(given.model, device="cpu")
-    figures = measure(policy, Reader(given.judge), settings, given.count, given.out)
+    figures = measure(policy, Reader(given.judge), settings, given.count, given.out, given.sets)
     write_json(given.out / "scenes.json", {"sampler": sampler, "sets": dict(figures)})
 
 
