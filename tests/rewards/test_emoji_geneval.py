@@ -154,5 +154,5 @@ def test_the_detector_is_the_witness_of_the_captioner_and_of_no_other_model() ->
     }
     assert not {one.id for one in choose_embedded([CARDS["aesthetic"]])} & set(READERS)
     everywhere = choose_held_out([CARDS["aesthetic"]], available=lambda card: True, most=99)
-    assert "alignment" in {one.id for one in everywhere}
+    assert "hpsv2" in {one.id for one in everywhere}
     assert not {one.id for one in everywhere} & set(READERS)
