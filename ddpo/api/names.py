@@ -91,6 +91,7 @@ RecipeName = Literal[
     "emoji",
     "emoji_rwr",
     "emoji_rwr_sparse",
+    "emoji_scenes",
     "emoji_sf",
     "flux1",
     "flux2_klein",
