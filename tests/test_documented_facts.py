@@ -60,7 +60,7 @@ EQUAL = subject.TOLERANCES
 
 STATED = {
     "README.md": [
-        f"{MEGABYTES:.0f} MB [`emoji`]",
+        f"{MEGABYTES:.0f} MB [`emoji-scenes`]",
         f"[{len(all_checks())} promises](docs/checks.md)",
         f"[All {len(CARDS)} rewards](docs/zoo.md)",
         f"alone for 20 iterations ({20 * TrainConfig().sample.samples:,} images scored",

@@ -132,8 +132,9 @@ def test_the_output_in_the_readme_has_the_columns_of_an_evaluation(
     columns = re.split(r"\s{2,}", block[start].strip())
     assert len(columns) == 5
     assert [re.split(r"\s{2,}", line)[0] for line in block[start + 1 :]] == [
-        "animals",
-        "unseen animals",
+        "seen pairings",
+        "unseen pairings",
+        "new pairings",
         "objects",
     ]
     arguments = [

@@ -95,7 +95,7 @@ def work() -> Iterator[str]:
 def gains_table(report: Report) -> str:
     """The gains of the trained reward and of the witness on every split, by seed."""
     lines = ["| seed | judge | " + " | ".join(SPLITS.values()) + " |", "|---" * 6 + "|"]
-    judges = {CAPTIONER: "captioner", WITNESS: "independent CLIP"}
+    judges = {"alignment": "captioner", "clip_score": "independent CLIP"}
     for model in report.compared:
         for reward, judge in judges.items():
             cells = [own_gain(report, model.name, reward, split) for split in SPLITS]
@@ -105,7 +105,7 @@ def gains_table(report: Report) -> str:
 
 def history_table(history: RunHistory) -> str:
     """One row per checkpoint: queries, divergence, gains of both judges, and grade."""
-    others = [WITNESS, CAPTIONER] if history.trained_on != CAPTIONER else [WITNESS]
+    others = [name for name in ("clip_score", "alignment") if name != history.trained_on]
     columns = [history.trained_on, *others]
     lines = [
         "| iteration | queries | √KL | " + " | ".join(columns) + " | grade |",
@@ -146,7 +146,7 @@ def write_page() -> None:
 def tables_of(name: str, report: Report) -> dict[str, str]:
     """The tables of one evaluation, by the name of their place in the page."""
     if name == "seeds":
-        return {"gains": gains_table(report), "readings": assessments_table(report)}
+        return {"gains": gains_table(report), "grades": assessments_table(report)}
     if name in ("healthy", "pressed"):
         return {name: assessments_table(report)}
     (history,) = report.courses

@@ -1,6 +1,6 @@
 """Writes the README's screenshot of a report: `python tools/report_screenshot.py REPORT.html`.
 
-The report of `make demo` is runs/demo/eval/iteration-000010/report.html. Chromium renders the page.
+The report of `make demo` is runs/demo/eval/iteration-000012/report.html. Chromium renders the page.
 Its sentence, the findings behind it and the run history go to docs/figures/report.webp.
 """
 

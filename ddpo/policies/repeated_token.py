@@ -56,7 +56,7 @@ class RepeatedLastToken:
         return out, rest if attn.context_pre_only else attn.to_add_out(rest)
 
     def _bias(self, logits: torch.Tensor) -> torch.Tensor:
-        """What is added to the logits of each token, float32 `[tokens]`."""
+        """The addition to the logits of each token, float32 `[tokens]`."""
         bias = torch.zeros(logits.shape[-1], device=logits.device)
         bias[-1] = self.logit
         return bias

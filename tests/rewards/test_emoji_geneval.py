@@ -107,10 +107,16 @@ def test_readers_tell_renderings_of_a_prompt_from_others(name: str) -> None:
     from pretraining.scene_renderer import SceneRenderer
 
     texts = [
-        "a panda", "a red ring", "three owls", "four pears", "a koala and a guitar",
-        "a swan left of a star", "a blue ball left of a fox", "an apple on a box",
+        "a panda",
+        "a red ring",
+        "three owls",
+        "four pears",
+        "a koala and a guitar",
+        "a swan left of a star",
+        "a blue ball left of a fox",
+        "an apple on a box",
         "a crab under a cone",
-    ]  # fmt: skip
+    ]
     renderer = SceneRenderer()
     drawn = [
         Image.fromarray(renderer.draw_scene(scene_of(text), np.random.default_rng(5)).pixels)

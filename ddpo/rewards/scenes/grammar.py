@@ -55,9 +55,17 @@ KINDS: Final = ("one", "shape", "count", "activity", *RELATIONS)
 """The kinds of scenes, see `Scene.kind`."""
 ANIMALS: Final = frozenset(SEEN_ANIMALS | UNSEEN_ANIMALS)
 PLURALS: Final = {
-    "sheep": "sheep", "deer": "deer", "fish": "fish", "bison": "bison", "moose": "moose",
-    "squid": "squid", "shrimp": "shrimp", "mouse": "mice", "goose": "geese", "wolf": "wolves",
-}  # fmt: skip
+    "sheep": "sheep",
+    "deer": "deer",
+    "fish": "fish",
+    "bison": "bison",
+    "moose": "moose",
+    "squid": "squid",
+    "shrimp": "shrimp",
+    "mouse": "mice",
+    "goose": "geese",
+    "wolf": "wolves",
+}
 """Irregular plurals of the nouns."""
 
 
