@@ -120,7 +120,7 @@ ImageSize = Annotated[
     option(
         "Size of the images in pixels, such as 512, or 512x768 with the height first; default: the "
         "run's, else the model's own.",
-        metavar="SIZE",
+        metavar="N",
         panel=MODEL,
     ),
 ]

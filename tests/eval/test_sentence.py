@@ -348,16 +348,22 @@ def test_no_evidence_has_a_raw_id_of_the_base_model() -> None:
 def test_the_readme_prints_what_the_terminal_prints() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     block = readme.partition("```text\n")[2].partition("```")[0]
-    words = re.compile(
-        r"(animals|unseen animals|objects) +(\S+) +(\S+) to (\S+) +\S+ +\d+ %  +(.*)"
-    )
+    words = re.compile(r"^([a-z ]+?) +(\S+) +(\S+) to (\S+) +\S+ +\d+ %  +.*$", re.MULTILINE)
     rows = words.findall(block)
-    assert [row[0] for row in rows] == ["animals", "unseen animals", "objects"]
-    for _, mean, low, high, _ in rows:
+    assert [row[0] for row in rows] == [
+        "seen pairings",
+        "unseen pairings",
+        "new pairings",
+        "objects",
+    ]
+    risen = []
+    for name, mean, low, high in rows:
         values = [float(text.replace("−", "-")) for text in (mean, low, high)]
         assert [mean, low, high] == [rounded(one, *values[1:], signed=True) for one in values]
-    shares = [re.findall(r"\d+ %", row[4])[0] for row in rows[1:]]
-    assert " ".join(block.split()).startswith(f"The gain transfers ({' / '.join(shares)}), but")
+        if values[1] > 0:
+            risen.append(name)
+    assert risen == ["seen pairings", "unseen pairings", "new pairings"]
+    assert block.startswith(f"The gain transfers to {' and '.join(risen[1:])}, not to objects, but")
 
 
 def test_the_command_of_a_configuration() -> None:
