@@ -29,7 +29,12 @@ from pretraining.judge_training import say
 from pretraining.scene_sampling import activity_scenes, random_scene
 
 LABELS: Final = Path(__file__).with_name("hand_labels.csv")
-JUDGES: Final = ("alignment:model=emoji", "clip_score:model=emoji")
+JUDGES: Final = (
+    "alignment:model=emoji",
+    "clip_score:model=emoji",
+    "emoji_geneval",
+    "emoji_detector",
+)
 SEED: Final = 777
 STEPS: Final = 10
 TILE: Final = 148  # pixels of an image in a sheet

@@ -16,7 +16,7 @@ from ddpo.rewards.card import RewardCard
 from ddpo.rewards.check.reward_under_test import tolerance_of
 from ddpo.rewards.models.shared_encoders import forget_embeddings
 from ddpo.rewards.scoring.scorer import Scorer
-from ddpo.rewards.tools.bench import PROMPT, bench, bench_images, make_on
+from ddpo.rewards.tools.bench import bench, bench_images, make_on, probe_prompt
 from ddpo.rewards.zoo import ResolvedReward
 from ddpo.types import ImageBatch
 
@@ -50,7 +50,7 @@ def scores_agree(reward: ResolvedReward, device: str) -> Outcome:
 def _scores(reward: ResolvedReward, images: NDArray[np.uint8], device: str) -> list[float]:
     forget_embeddings()
     scorer = Scorer(make_on(reward, device), batch_size=len(images))
-    batch = ImageBatch.of_uint8(images, [PROMPT] * len(images))
+    batch = ImageBatch.of_uint8(images, [probe_prompt(scorer.reward)] * len(images))
     if torch.device(device).type != "cpu":
         batch = ImageBatch(batch.pixels.to(device), batch.prompts)
     try:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpo import images as picture_module
 from ddpo.errors import ConfigError, RewardFailure
-from ddpo.inputs import input_image as picture_module
 from ddpo.inputs.input_image import InputImage
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.image_files import RunningSummary, ScoreRow, score_files

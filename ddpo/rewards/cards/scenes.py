@@ -46,6 +46,8 @@ _CARDS: Final = (
         "can go unnoticed",
         unit=UNIT,
         range=(0.0, 1.0),
+        typical=(0.0, 1.0, 1.0),
+        typical_source="238 images of emoji-scenes, pretraining/hand_labels.csv",
         inputs=("image", "prompt"),
         preprocessing="JPEG quality 80; PIL bicubic to 72; "
         "'Answer concisely: what is going on in this image?', greedy, 64 tokens; "
@@ -69,6 +71,8 @@ _CARDS: Final = (
         flaws=f"{LIMITS}; sees shapes on a grid of 8×8 cells, so overlapping figures merge",
         unit=UNIT,
         range=(0.0, 1.0),
+        typical=(0.0, 1.0, 1.0),
+        typical_source="238 images of emoji-scenes, pretraining/hand_labels.csv",
         inputs=("image", "prompt"),
         preprocessing="uint8, PIL bicubic to 64×64; figures are peaks of presence above 0.4",
         dtype="float32",

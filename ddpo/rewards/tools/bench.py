@@ -35,11 +35,20 @@ __all__ = [
     "busy_seconds",
     "fitted_images",
     "make_on",
+    "probe_prompt",
     "process_peak_mb",
     "reset_peak_memory",
 ]
 
 PROMPT: Final = Prompt("a photograph of a cat that plays chess with a horse in a sunny garden")
+
+
+def probe_prompt(reward: object) -> Prompt:
+    """The prompt of measurements: the reward's first of `probe_prompts`, else the same for all."""
+    texts: Sequence[str] = getattr(reward, "probe_prompts", ())
+    return Prompt(texts[0]) if texts else PROMPT
+
+
 NOISE: Final = (0, 4, 16, 64)  # greatest change of a level, in turns
 
 
@@ -166,6 +175,7 @@ class _Run:
     def __init__(
         self, reward: Reward, images: NDArray[np.uint8], batch_size: int, device: str
     ) -> None:
+        self._prompt = probe_prompt(reward)
         self._reward = _Watched(reward, device)
         self._images = images
         self._size = batch_size
@@ -185,7 +195,7 @@ class _Run:
         self._scorer.score(self._batch(self._size))
 
     def _batch(self, count: int) -> ImageBatch:
-        batch = ImageBatch.of_uint8(self._images[:count], [PROMPT] * count)
+        batch = ImageBatch.of_uint8(self._images[:count], [self._prompt] * count)
         if _on_cpu(self._device):
             return batch
         return ImageBatch(batch.pixels.to(self._device), batch.prompts)
