@@ -207,11 +207,26 @@ def one_line(error: BaseException, name: str) -> None:
     assert name in text, text
 
 
+def test_a_size_is_one_or_two_positive_numbers_or_is_refused() -> None:
+    """It has no range, since it may also be a text or a pair."""
+    from ddpo.trainer.recipe import config_from_dict
+
+    for value in (*ODD, *TEXTS, [8], [8, 8, 8], [8, True], {"height": 8}):
+        try:
+            found = config_from_dict({"sample": {"size": value}}).sample.size
+        except ConfigError as error:
+            one_line(error, "sample.size")
+        else:
+            assert len(found) in (0, 2)
+            assert all(type(side) is int and side > 0 for side in found)
+
+
 def test_every_number_of_the_settings_has_a_range() -> None:
     found = {name: ranged for name, _, ranged in numbers_of(TrainConfig)}
-    assert found == dict.fromkeys(TRAIN, True)
+    assert found == {**dict.fromkeys(TRAIN, True), "sample.size": False}  # a pair, tested above
     for kind, table in OTHERS.items():
-        assert {name: ranged for name, _, ranged in numbers_of(kind)} == dict.fromkeys(table, True)
+        found = {name: ranged for name, _, ranged in numbers_of(kind) if name != "size"}
+        assert found == dict.fromkeys(table, True)
 
 
 @pytest.mark.parametrize("name", TRAIN)
