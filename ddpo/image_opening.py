@@ -169,7 +169,7 @@ def open_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Image.Image:
         _check_pixels(*inner, pixel_limit("ICO"))
     with OPENING, warnings.catch_warnings():  # catch_warnings alone is not thread-safe
         warnings.simplefilter("ignore")  # bombs are refused below; others concern metadata
-        image = Image.open(file, formats=tuple(formats))
+        image = Image.open(file, formats=_known(formats))
     limit = pixel_limit(image.format)
     _check_pixels(*image.size, limit)
     for width, height in _inner_sizes(image, file):
@@ -177,6 +177,15 @@ def open_image(file: BinaryIO, formats: Sequence[str] = FORMATS) -> Image.Image:
     if image.format in ("JPEG", "MPO"):
         _check_scans(image, file)
     return image
+
+
+def _known(formats: Sequence[str]) -> tuple[str, ...]:
+    """Those of the formats that this Pillow can open; it raises KeyError for others, such as HEIF.
+
+    HEIF needs the package pillow-heif, and AVIF or JPEG2000 a Pillow that was built with them.
+    """
+    Image.init()
+    return tuple(name for name in formats if name in Image.OPEN)
 
 
 def _check_pixels(width: int, height: int, limit: int) -> None:
@@ -217,7 +226,7 @@ def _sizes_at(file: BinaryIO, places: Iterable[tuple[int, int]]) -> Iterator[tup
     for start, length in places:
         file.seek(start)
         try:
-            with Image.open(BytesIO(file.read(length)), formats=INSIDE_ICONS) as inner:
+            with Image.open(BytesIO(file.read(length)), formats=_known(INSIDE_ICONS)) as inner:
                 yield inner.size
         except Exception:  # noqa: BLE001, S112  # pixels without a header, or damaged
             continue

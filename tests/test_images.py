@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -415,3 +418,24 @@ def test_decoding_in_slices_gives_the_images_of_one_call(tiny_model: Path) -> No
     with PretendedMps():
         found = load_policy(str(tiny_model), device="mps").decode(mark(latents.clone())).cpu()
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_images_are_read_without_the_optional_packages_of_formats(tmp_path: Path) -> None:
+    """A plain installation has no pillow-heif, and Pillow raises KeyError for unknown formats."""
+    names = ["a.png", "b.jpg", "c.webp", "d.gif", "e.bmp", "f.tiff"]
+    for name in names:
+        Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / name)
+    program = (
+        "import sys\n"
+        "sys.modules['pillow_heif'] = None  # as if it were not installed\n"
+        "sys.argv[1:] = ['rewards', 'score', 'darkness', '.', '--json']\n"
+        "from ddpo.cli.main import main\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    assert "damaged" not in done.stdout
+    assert all(name in str(rows) for name in names)
