@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
-from evidence import Run, fill_page, own_gain
+from evidence import Run, fill_page, own_gain, run_page
 from gains_figure import image_rows
 from generalisation import assessments_table
 from PIL import Image
@@ -163,16 +162,5 @@ def image_sheet(name: str, report: Report) -> Image.Image:
     return image_rows(folder, stages, ["animals" if name == "aesthetic" else "seen_pairings"], 15)
 
 
-def main(
-    only_page: Annotated[
-        bool, typer.Option(help="The page from finished evaluations, without training.")
-    ] = False,
-) -> None:
-    """Trains and evaluates what is left, and writes the page."""
-    for line in () if only_page else work():
-        typer.echo(line)
-    write_page()
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run_page(work, write_page)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ddpo.eval import Report
 from ddpo.eval.report.wording import estimate_text
 from ddpo.io.atomic import write_text
 
-__all__ = ["Run", "fill_page", "own_gain"]
+__all__ = ["Run", "fill_page", "own_gain", "run_page"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +85,24 @@ def fill_page(page: Path, tables: Mapping[str, str]) -> None:
         end = text.index(f"<!-- {name}:end -->")
         text = f"{text[:start]}{table}\n{text[end:]}"
     write_text(page, text)
+
+
+def run_page(work: Callable[[], Iterable[str]], write_page: Callable[[], None]) -> None:
+    """The command line of a page's tool.
+
+    Args:
+        work: Training and evaluation of what is left, which yields a line per step.
+        write_page: The page's tables and images from finished evaluations.
+    """
+
+    def main(
+        only_page: Annotated[
+            bool, typer.Option(help="The page from finished evaluations, without training.")
+        ] = False,
+    ) -> None:
+        """Trains and evaluates what is left, and writes the page."""
+        for line in () if only_page else work():
+            typer.echo(line)
+        write_page()
+
+    typer.run(main)

@@ -11,10 +11,9 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
-from evidence import Run, fill_page, own_gain
+from evidence import Run, fill_page, own_gain, run_page
 from gains_figure import SPLITS, gains_figure, image_rows
 from PIL import Image
 
@@ -186,16 +185,5 @@ def image_sheets(reports: Mapping[str, Report]) -> dict[str, Image.Image]:
     }
 
 
-def main(
-    only_page: Annotated[
-        bool, typer.Option(help="The page from finished evaluations, without training.")
-    ] = False,
-) -> None:
-    """Trains and evaluates what is left, and writes the page."""
-    for line in () if only_page else work():
-        typer.echo(line)
-    write_page()
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run_page(work, write_page)
