@@ -77,10 +77,14 @@ AlgorithmName = Literal[
     "tempflow_grpo",
 ]
 
-ModelName = Literal["emoji"]
+ModelName = Literal[
+    "emoji",
+    "emoji-flow",
+]
 
 RecipeName = Literal[
     "emoji",
+    "emoji_flow",
     "emoji_rwr",
     "emoji_rwr_sparse",
     "emoji_sf",

@@ -55,6 +55,11 @@ def embedded(device: str, dtype: torch.dtype) -> TrainablePolicy:
     return _of_diffusers("emoji", device, dtype)
 
 
+def embedded_flow(device: str, dtype: torch.dtype) -> TrainablePolicy:
+    """The embedded model `emoji-flow`."""
+    return _of_diffusers("emoji-flow", device, dtype)
+
+
 def load_policy(
     model: str,
     checkpoint: Path | str | CheckpointInfo | None = None,

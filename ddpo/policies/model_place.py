@@ -51,15 +51,16 @@ PolicyFactory = Callable[[str, "torch.dtype"], "TrainablePolicy"]
 
 EMBEDDED: Final = {
     "emoji": "ddpo.policies.emoji",
+    "emoji-flow": "ddpo.policies.emoji_flow",
 }
 """Name of an embedded model → package of its weights and vocabulary."""
 policies: Registry[PolicyFactory] = Registry(
     "model",
     "ddpo.policies",
     None,
-    {"emoji": "ddpo.policies:embedded"},
+    {"emoji": "ddpo.policies:embedded", "emoji-flow": "ddpo.policies:embedded_flow"},
 )
-"""The embedded model and the models of the entry-point group `ddpo.policies`."""
+"""The embedded models and the models of the entry-point group `ddpo.policies`."""
 
 SINGLE_FILES: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".gguf")
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?:@[\w.\-/]+)?")
