@@ -80,6 +80,8 @@ def test_the_wheel_holds_every_file_of_the_package_and_no_other(
         "prompts/lists/kinds.toml",
         "policies/emoji/OFL.txt",
         "policies/emoji/words.json",
+        "policies/emoji_flow/words.json",
+        "policies/emoji_flow/weights/transformer/diffusion_pytorch_model.safetensors",
         "policies/emoji/weights/tokenizer/tokenizer.json",
         "policies/emoji/weights/unet/diffusion_pytorch_model.safetensors",
         "rewards/judges/manifest.json",

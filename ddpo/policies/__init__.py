@@ -61,6 +61,11 @@ def embedded_scenes(device: str, dtype: torch.dtype) -> TrainablePolicy:
     return _of_diffusers("emoji-scenes", device, dtype)
 
 
+def embedded_flow(device: str, dtype: torch.dtype) -> TrainablePolicy:
+    """The embedded model `emoji-flow`."""
+    return _of_diffusers("emoji-flow", device, dtype)
+
+
 def load_policy(
     model: str,
     checkpoint: Path | str | CheckpointInfo | None = None,

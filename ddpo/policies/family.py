@@ -23,6 +23,7 @@ __all__ = [
 FAMILIES: Final[Mapping[str, str]] = {
     "emoji": "the embedded model",
     "emoji_scenes": "the embedded model of scenes",
+    "emoji_flow": "the embedded flow model",
     "sd1": "Stable Diffusion 1.x",
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",

@@ -52,13 +52,18 @@ PolicyFactory = Callable[[str, "torch.dtype"], "TrainablePolicy"]
 EMBEDDED: Final = {
     "emoji": "ddpo.policies.emoji",
     "emoji-scenes": "ddpo.policies.emoji_scenes",
+    "emoji-flow": "ddpo.policies.emoji_flow",
 }
 """Name of an embedded model → package of its weights and vocabulary."""
 policies: Registry[PolicyFactory] = Registry(
     "model",
     "ddpo.policies",
     None,
-    {"emoji": "ddpo.policies:embedded", "emoji-scenes": "ddpo.policies:embedded_scenes"},
+    {
+        "emoji": "ddpo.policies:embedded",
+        "emoji-scenes": "ddpo.policies:embedded_scenes",
+        "emoji-flow": "ddpo.policies:embedded_flow",
+    },
 )
 """The embedded models and the models of the entry-point group `ddpo.policies`."""
 

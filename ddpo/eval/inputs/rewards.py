@@ -11,8 +11,9 @@ from ddpo.eval.config import EvalConfig
 from ddpo.eval.inputs.checkpoints import EvalCheckpoint
 from ddpo.eval.inputs.held_out import choose_artefacts, choose_embedded, choose_held_out
 from ddpo.eval.inputs.runs import RunFacts, nested
+from ddpo.policies.model_place import EMBEDDED
 from ddpo.rewards.card import RewardCard
-from ddpo.rewards.cards.embedded import EMBEDDED, is_embedded
+from ddpo.rewards.cards.embedded import is_embedded
 from ddpo.rewards.scoring.resolve import single_rewards
 from ddpo.rewards.setting_paths import missing_files
 from ddpo.rewards.spec import words_to_trust
@@ -64,7 +65,7 @@ def plan_rewards(
         )
     if config.held_out:
         cards = [one.resolved.card for one in found.values()]
-        small = model == EMBEDDED or any(map(is_embedded, _all_cards(own)))
+        small = model in EMBEDDED or any(map(is_embedded, _all_cards(own)))
         for choice in choose_embedded(cards) if small else choose_held_out(cards):
             planned = PlannedReward(resolve(choice.reward), "heldout", choice.reason)
             found.setdefault(choice.id, planned)

@@ -1,0 +1,1 @@
+"""The weights and vocabulary of the embedded model `emoji-flow`, made by `pretraining/`."""
