@@ -7,7 +7,7 @@ DEMO := runs/demo
 CONSTRAINTS ?= --constraint constraints.txt
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS)
 
-.PHONY: demo gamed test test-latest test-oldest constraints lint check clean alignment generalisation reproduce build site notebook torture
+.PHONY: demo gamed test test-latest test-oldest constraints lint check clean alignment geneval generalisation reproduce build site notebook torture
 
 $(VENV)/.installed: pyproject.toml constraints.txt constraints-oldest.txt
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,9 @@ lint: $(VENV)/.dev  ## formatting, lint, types, import contracts
 	$(BIN)/lint-imports
 
 check: lint test
+
+geneval: $(VENV)/.installed  ## docs/geneval.md: three runs and their evaluation; resumes
+	$(BIN)/python tools/geneval.py
 
 generalisation: $(VENV)/.installed  ## docs/generalisation.md: 22 runs, 45 minutes on two cores; resumes
 	$(BIN)/python tools/generalisation.py
