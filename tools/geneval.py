@@ -30,6 +30,7 @@ from ddpo.stats.estimate import Estimate, clustered_mean, mean_over_runs
 __all__ = ["changes", "rights", "shares_table"]
 
 ROOT: Final = Path(__file__).parents[1]
+RUNS: Final = Path("runs") / "geneval"
 PAGE: Final = ROOT / "docs" / "geneval.md"
 FIGURE: Final = ROOT / "docs" / "figures" / "geneval.webp"
 TRAINED: Final = "emoji_geneval"
@@ -37,23 +38,24 @@ READERS: Final = {TRAINED: "captioner", "emoji_detector": "detector"}
 SEEN: Final = "emoji_geneval_train"
 UNSEEN: Final = "emoji_geneval_test"
 ALL: Final = "all"
+ITERATIONS: Final = 30
+IMAGES: Final = 2  # per prompt and model
 SHOWN: Final = 12  # prompts of the figure
 
 Rights = Mapping[tuple[str, str, str], Mapping[str, Sequence[float]]]
 """Model, reward and category → prompt id → 1 for each image that is right, else 0."""
 
 
-def runs_of(folder: Path, model: str, seeds: Sequence[int], iterations: int) -> list[Run]:
-    """The run of each seed."""
-    settings = {"model": model, "prompts": SEEN}
-    every = max(1, iterations // 5)
+def runs_of(seeds: Sequence[int]) -> list[Run]:
+    """The run of each seed, with the recipe's settings."""
+    settings = {"model": "emoji-flow", "prompts": SEEN}
     return [
-        Run(folder / f"geneval-{seed}", TRAINED, iterations, every, seed, settings)
+        Run(RUNS / f"geneval-{seed}", TRAINED, ITERATIONS, ITERATIONS // 5, seed, settings)
         for seed in seeds
     ]
 
 
-def work(folder: Path, runs: Sequence[Run], images: int) -> Iterator[str]:
+def work(runs: Sequence[Run]) -> Iterator[str]:
     """Trains and evaluates what is left, and yields a line per step."""
     for run in runs:
         if not run.is_trained:
@@ -63,10 +65,10 @@ def work(folder: Path, runs: Sequence[Run], images: int) -> Iterator[str]:
     config = EvalConfig(
         checkpoints=tuple(str(run.folder) for run in runs),
         prompts=(SEEN, UNSEEN),
-        seeds=images,
+        seeds=IMAGES,
         history=0,
         best_of=0,
-        out=folder / "eval",
+        out=RUNS / "eval",
     )
     run_evaluation(plan(config))
 
@@ -147,13 +149,13 @@ def gains_table(report: Report) -> str:
     return "\n".join(lines)
 
 
-def write_page(folder: Path) -> None:
+def write_page() -> None:
     """Writes the page's tables and images from the evaluation."""
-    report = load_report(folder / "eval" / "report.json")
+    report = load_report(RUNS / "eval" / "report.json")
     models = [model.name for model in report.compared]
-    rows = read_samples(folder / "eval" / "samples.parquet")
+    rows = read_samples(RUNS / "eval" / "samples.parquet")
     tags = {prompt.id: str(prompt.metadata["tag"]) for prompt in load_prompts(UNSEEN).prompts}
-    sheet = image_rows(folder / "eval", [BASE, *models], [UNSEEN], SHOWN)
+    sheet = image_rows(RUNS / "eval", [BASE, *models], [UNSEEN], SHOWN)
     with atomic_path(FIGURE) as temporary:
         sheet.save(temporary, format="WEBP", quality=90)
     tables = {
@@ -174,22 +176,15 @@ def _figure(seeds: int) -> str:
 
 
 def main(
-    model: Annotated[str, typer.Option(help="Name or folder of the base model.")] = "emoji-flow",
     seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds.")] = 3,
-    iterations: Annotated[int, typer.Option(min=1, help="Iterations of each run.")] = 30,
-    images: Annotated[int, typer.Option(min=1, help="Images per prompt and model.")] = 2,
-    folder: Annotated[Path, typer.Option(help="Folder of runs and evaluation.")] = Path(
-        "runs/geneval"
-    ),
     only_page: Annotated[
         bool, typer.Option(help="The page from a finished evaluation, without training.")
     ] = False,
 ) -> None:
     """Trains and evaluates what is left, and writes the page."""
-    runs = runs_of(folder, model, range(seeds), iterations)
-    for line in () if only_page else work(folder, runs, images):
+    for line in () if only_page else work(runs_of(range(seeds))):
         typer.echo(line)
-    write_page(folder)
+    write_page()
 
 
 if __name__ == "__main__":

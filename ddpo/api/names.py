@@ -84,13 +84,11 @@ AlgorithmName = Literal[
 
 ModelName = Literal[
     "emoji",
-    "emoji-flow",
     "emoji-scenes",
 ]
 
 RecipeName = Literal[
     "emoji",
-    "emoji_flow",
     "emoji_rwr",
     "emoji_rwr_sparse",
     "emoji_scenes",

@@ -95,8 +95,8 @@ Recipe = Annotated[
 Algorithm = Annotated[
     str | None,
     option(
-        "ddpo_is (the default), ddpo_sf, rwr, rwr_sparse, grpo, grpo_fast, mix_grpo, grpo_guard, "
-        "tempflow_grpo, flow_dppo, one of an installed package, ./file.py:Object or "
+        "ddpo_is (the default), ddpo_sf, rwr, rwr_sparse, awm, grpo, grpo_fast, mix_grpo, "
+        "grpo_guard, tempflow_grpo, flow_dppo, one of an installed package, ./file.py:Object or "
         "package.module:Object.",
         metavar="ALGORITHM",
         panel=SETTINGS,

@@ -292,7 +292,10 @@ class DenoisingLikelihood(_RolloutItems):
         """Does nothing: there are no old log-probs."""
 
     def of(self, items: Minibatch) -> Items:
-        """Finished images with noise, with minus their mean squared denoising error."""
+        """Finished images with noise, with minus their mean squared denoising error.
+
+        The KL, if `optim.kl` is not 0, is in the unit "output": a noised image has no step.
+        """
         count = len(items)
         images, levels = self.index(items)
         x_0 = self.latents[images, -1].float()
@@ -305,10 +308,14 @@ class DenoisingLikelihood(_RolloutItems):
         output = self.predict(x_t, schedule.timestep(levels), images)
         target = schedule.target(x_0, noise, levels)
         asked = {"target": target[:count]} if "target" in self.needs else {}
-        if "reference_output" in self.needs:
+        kl = None
+        if self.config.optim.kl or "reference_output" in self.needs:
             with torch.no_grad(), self.policy.reference():
                 reference = self.predict(x_t, schedule.timestep(levels), images)
-            asked["reference_output"] = reference[:count]
+            if "reference_output" in self.needs:
+                asked["reference_output"] = reference[:count]
+            if self.config.optim.kl:
+                kl = output_distance(output, reference)[:count]
         image, group = self.image_numbers(images, count)
         return Items(
             new_log_probs=-mean_per_item((output - target) ** 2)[:count],
@@ -318,7 +325,7 @@ class DenoisingLikelihood(_RolloutItems):
             image=image,
             group=group,
             step=None,
-            kl=None,
+            kl=kl,
             asked=asked,
         )
 

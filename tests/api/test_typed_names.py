@@ -49,7 +49,7 @@ def test_each_kind_of_name_has_some() -> None:
     lists = {path.stem for path in (ROOT / "ddpo/prompts/lists").iterdir()} - {"README", "kinds"}
     assert {*get_args(names.PromptList)} == lists
     own = {"ddpo_is", "ddpo_sf", "rwr", "rwr_sparse", "flow_dppo", "tempflow_grpo"}
-    own |= {"grpo", "grpo_fast", "mix_grpo", "grpo_guard"}
+    own |= {"awm", "grpo", "grpo_fast", "mix_grpo", "grpo_guard"}
     assert {*get_args(names.AlgorithmName)} == own
     assert get_args(names.ModelName) == ("emoji", "emoji-flow", "emoji-scenes")
     recipes = {path.stem for path in (ROOT / "ddpo/recipes").glob("*.toml")}

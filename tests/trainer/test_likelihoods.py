@@ -254,6 +254,24 @@ def test_the_denoising_error_is_that_of_diffusers_own_noising(
     assert found.new_log_probs.requires_grad
 
 
+def test_the_kl_of_the_denoising_loss_is_the_distance_of_the_outputs(tiny_model: Path) -> None:
+    """The reference is another policy, which was not adapted."""
+    policy = policy_of(tiny_model)
+    plain = policy_of(tiny_model, disturbed=False)
+    settings = config(1.0, kl=0.5)
+    rollout = rollout_of(policy, settings)
+    items = Minibatch(ITEMS.images, np.array([0, 999, 500, 20, 321]), ITEMS.draws, 5)
+    found = DenoisingLikelihood(policy, rollout, settings, iteration=7).of(items)
+    base = DenoisingLikelihood(plain, rollout, settings, iteration=7).of(items)
+    expected = (found.output - base.output).square().flatten(1).mean(1)
+    assert expected.min() > 0
+    torch.testing.assert_close(found.kl, expected)
+    assert found.kl is not None
+    assert found.kl.requires_grad
+    none = DenoisingLikelihood(policy, rollout, config(1.0), iteration=7).of(items)
+    assert none.kl is None
+
+
 def test_noise_of_the_denoising_loss_differs_by_image_draw_and_iteration(
     tiny_model: Path,
 ) -> None:

@@ -133,6 +133,7 @@ algorithms: Registry[AnyAlgorithm] = Registry(
         "grpo_guard": "ddpo.trainer.algorithms.grpo_guard:GRPO_GUARD",
         "tempflow_grpo": "ddpo.trainer.algorithms.tempflow_grpo:TEMPFLOW_GRPO",
         "flow_dppo": "ddpo.trainer.algorithms.flow_dppo:FLOW_DPPO",
+        "awm": "ddpo.trainer.algorithms.awm:AWM",
         "rwr": "ddpo.trainer.algorithms.rwr:RWR",
         "rwr_sparse": "ddpo.trainer.algorithms.rwr_sparse:RWR_SPARSE",
     },

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 
-__all__ = ["ROUND", "RWR", "Rwr", "check_regression"]
+__all__ = ["ROUND", "RWR", "Rwr", "check_noise_levels", "check_regression"]
 
 ROUND: Final[Mapping[str, Any]] = {
     "iterations": 5,
@@ -78,15 +78,24 @@ def check_regression(config: TrainConfig) -> None:
     Raises:
         ConfigError: a setting does not fit regression.
     """
-    if config.optim.timesteps < 1:
-        raise ConfigError(
-            f"{config.algorithm} samples noise levels at random: optim.timesteps, "
-            "their number per image and epoch, must be at least 1"
-        )
+    check_noise_levels(config)
     if config.optim.kl:
         raise ConfigError(
             f"{config.algorithm} has no denoising steps whose KL could be penalised: "
             f"set optim.kl=0 (it is {config.optim.kl:g})"
+        )
+
+
+def check_noise_levels(config: TrainConfig) -> None:
+    """Checks that the number of noise levels per image is stated, since they have no "all".
+
+    Raises:
+        ConfigError: `optim.timesteps` is 0.
+    """
+    if config.optim.timesteps < 1:
+        raise ConfigError(
+            f"{config.algorithm} samples noise levels at random: optim.timesteps, "
+            "their number per image and epoch, must be at least 1"
         )
 
 
