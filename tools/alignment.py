@@ -52,7 +52,7 @@ HEALTHY: Final = tuple(
     Run(RUNS / "healthy" / f"{name}-{seed}", reward, 5, 5, seed, settings)
     for name, reward, settings in (
         ("alignment", CAPTIONER, SCENES),
-        ("clip_score", WITNESS, SCENES),
+        ("clip_score", WITNESS, {**SCENES, "held_out": CAPTIONER}),
     )
     for seed in (11, 12, 13, 14)
 )
