@@ -13,6 +13,7 @@ from diffusers import ZImagePipeline
 from ddpo.errors import ConfigError, UnknownNameError
 from ddpo.io.tensors import load_tensors
 from ddpo.policies import load_policy
+from ddpo.policies.family import family_of
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.prompt_reader import PromptReader
 from ddpo.policies.sampler import (
@@ -186,6 +187,7 @@ def test_a_model_of_few_steps_is_known_by_its_shift(
 ) -> None:
     policy: Any = load_policy(str(write_tiny_z_image(tmp_path, shift=shift)))
     assert policy.distilled == word
+    assert family_of(policy.model) == (None if word else "z_image")
     warning = distilled_model(policy)
     assert (warning is not None) == bool(word)
     assert word in str(warning)
