@@ -51,8 +51,8 @@ WIDTH_OF_SD2: Final = 1024
 def family_of(model: str) -> str | None:
     """The family of a model, one of `FAMILIES`; None for plug-ins, files and other pipelines.
 
-    A model that cannot be fetched has no family either; loading it reports the reason. Z-Image-Turbo
-    has none, since its images need no guidance.
+    A model that cannot be fetched has no family either; loading it reports the reason. Nor has
+    Z-Image-Turbo, since its images need no guidance.
 
     Args:
         model: Registered name, local folder in diffusers' format, or hub id.
