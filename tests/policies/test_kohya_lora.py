@@ -72,7 +72,8 @@ def test_diffusers_has_the_images_of_an_exported_lora(family: str, tmp_path: Pat
     checkpoint = tuned(model, targets, tmp_path / "checkpoint")
     export(checkpoint, tmp_path / "kohya", lora_names="kohya")
     names = load_file(tmp_path / "kohya" / LORA_FILE)
-    assert names and all(name.startswith("lora_unet_") for name in names)
+    assert names
+    assert all(name.startswith("lora_unet_") for name in names)
     tested = ModelUnderTest(str(model), "cpu")
     policy = tested.fresh(checkpoint=checkpoint)
     pipeline = pipeline_of(str(model))
