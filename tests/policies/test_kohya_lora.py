@@ -127,7 +127,7 @@ def test_the_names_of_stable_diffusion_3_are_those_of_its_original_code(tmp_path
 
 
 def test_a_lora_of_kohya_for_stable_diffusion_3_is_read_back(tmp_path: Path, ddpo: Run) -> None:
-    """Diffusers does not read it; ddpo gives each part of a layer its own ranks again."""
+    """Diffusers reads none of it; ddpo gives each part of a layer its own ranks again."""
     model = write_tiny_sd3(tmp_path)
     checkpoint = tuned(model, SD3_TARGETS, tmp_path / "checkpoint")
     to = tmp_path / "kohya"
@@ -143,8 +143,8 @@ def test_a_lora_of_kohya_for_stable_diffusion_3_is_read_back(tmp_path: Path, ddp
     assert [found.ranks[layer] for layer in whole] == [3] * len(whole)
     assert [found.alphas[layer] for layer in whole] == [6.0] * len(whole)
     pipeline = pipeline_of(str(model))
-    with pytest.raises(ValueError, match="Invalid LoRA checkpoint"):
-        pipeline.load_lora_weights(to)
+    pipeline.load_lora_weights(to)  # it warns in a log, and loads nothing
+    assert not any("lora_" in name for name, _ in pipeline.transformer.named_parameters())
 
 
 def test_shared_ranks_of_a_fused_layer_are_those_of_each_part(tmp_path: Path) -> None:
