@@ -173,6 +173,8 @@ class BaseModel:
     def check_part(self, part: str) -> None:
         """Raises for a component that is absent or of an unsupported class; errors as `load`."""
         entry = self.index.get(part)
+        if entry is None and part in self.index:
+            entry = [None, None]  # null, which means the same
         classes = self._classes(part)
         if isinstance(entry, Sequence) and len(entry) == 2 and classes:
             kind = entry[1]

@@ -164,6 +164,41 @@ def test_shared_ranks_of_a_fused_layer_are_those_of_each_part(tmp_path: Path) ->
     assert all(torch.equal(found.tensors[f"{layer}.lora_A.weight"], down) for layer in found.ranks)
 
 
+KLEIN = {
+    "single_transformer_blocks": "single_blocks",
+    "transformer_blocks": "double_blocks",
+    "attn.to_qkv_mlp_proj": "linear1",
+    "ff.linear_in": "img_mlp.0",
+}
+
+
+@pytest.mark.parametrize(
+    ("write", "targets", "names"),
+    [
+        (write_tiny_klein, ("to_qkv_mlp_proj", "ff.linear_in"), KLEIN),
+        (write_tiny_z_image, ("attention.to_q", "feed_forward.w2"), {}),
+    ],
+)
+def test_the_dotted_names_of_comfyui_are_read(
+    write: Callable[[Path], Path], targets: tuple[str, ...], names: dict[str, str], tmp_path: Path
+) -> None:
+    model = write(tmp_path)
+    checkpoint = tuned(model, targets, tmp_path / "checkpoint")
+    lora = read_lora(checkpoint / LORA_FILE)
+    tensors = {}
+    for layer in lora.ranks:
+        for part, factor in (("lora_A", 1.0), ("lora_B", 2.0)):  # alpha / rank
+            key = f"{layer}.{part}.weight"
+            name = key
+            for theirs, original in names.items():
+                name = name.replace(theirs, original)
+            tensors[f"diffusion_model.{name}"] = factor * lora.tensors[key]
+    (tmp_path / "dotted").mkdir()
+    save_file(tensors, tmp_path / "dotted" / "style.safetensors")
+    ours = prediction(model, checkpoint)
+    torch.testing.assert_close(prediction(model, tmp_path / "dotted"), ours, atol=1e-5, rtol=1e-5)
+
+
 def test_single_blocks_of_flux_1_have_the_weights_of_the_lora() -> None:
     """Of the real width, with the layer of the MLP that is not trained."""
     from diffusers.loaders import FluxLoraLoaderMixin

@@ -340,6 +340,11 @@ MODEL_REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"tokenizer_3": [None, None]},
         "has no tokenizer_3",
     ),
+    "T5 without its tokenizer, which is plain null": (
+        "model_index.json",
+        {"tokenizer_3": None},
+        "has no tokenizer_3",
+    ),
 }
 
 
