@@ -385,7 +385,7 @@ def check_lora(
             has = "not one that LoRA can change" if own is None else f"{list(own)}"
             raise CheckpointError(
                 f"{file} does not fit {model!r}: {layer} is {has} in the model "
-                f"and {up.shape[0]} by {list(down.shape[1:])} in the LoRA"
+                f"and {[up.shape[0], *down.shape[1:]]} in the LoRA"
             )
 
 
