@@ -188,11 +188,12 @@ def test_an_evaluation_has_the_size_that_is_given(
 
 
 def test_the_command_of_an_evaluation_repeats_its_size() -> None:
-    config = EvalConfig(checkpoints=("a", "b"), size="24x8", history=0, best_of=0)  # type: ignore[arg-type]
+    size: Any = "24x8"  # also a legal value from Python
+    config = EvalConfig(checkpoints=("a", "b"), size=size, history=0, best_of=0)
     assert config.size == (24, 8)
     assert command_line(config).startswith("ddpo eval --checkpoint a --checkpoint b ")
     assert " --size 24x8" in command_line(config)
     without = replace(config, size=())
     assert command_line(without) == "ddpo compare a b"
     with pytest.raises(ConfigError, match="size must be a number or HEIGHTxWIDTH"):
-        EvalConfig(checkpoints=("a",), size="big")  # type: ignore[arg-type]
+        EvalConfig(checkpoints=("a",), **{"size": "big"})

@@ -92,6 +92,11 @@ def _write_export(info: CheckpointInfo, to: Path, merge: bool, lora_names: LoraN
     """Writes a checkpoint; arguments and errors as of `export`."""
     check_files(info)
     if info.weights.name not in (LORA_FILE, *DENOISERS):
+        if info.external:
+            raise ConfigError(
+                f"{info.weights} is of another trainer: `ddpo export` writes checkpoints of "
+                "`ddpo train`"
+            )
         raise ConfigError(
             f"{info.folder} is of the model {info.model!r}, which diffusers cannot load: "
             f"its weights are {info.weights.name}"
