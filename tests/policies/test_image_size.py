@@ -195,5 +195,6 @@ def test_the_command_of_an_evaluation_repeats_its_size() -> None:
     assert " --size 24x8" in command_line(config)
     without = replace(config, size=())
     assert command_line(without) == "ddpo compare a b"
+    size = "big"
     with pytest.raises(ConfigError, match="size must be a number or HEIGHTxWIDTH"):
-        EvalConfig(checkpoints=("a",), **{"size": "big"})
+        EvalConfig(checkpoints=("a",), size=size)
