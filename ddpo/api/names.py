@@ -106,4 +106,5 @@ RecipeName = Literal[
     "sd2",
     "sd3",
     "sdxl",
+    "z_image",
 ]

@@ -492,7 +492,7 @@ BAD: dict[str, tuple[tuple[Callable[[Path, Path], None], ...], str]] = {
     ),
     "width": (
         (lora_of(**pair(f"unet.{ATTENTION[0]}", width=24)),),
-        r"attn1.to_q is \[16, 16\] in the model and 16 by \[24\] in the LoRA",
+        r"attn1.to_q is \[16, 16\] in the model and \[16, 24\] in the LoRA",
     ),
     "half a layer": (
         (lora_of(**{f"unet.{ATTENTION[0]}.lora_A.weight": torch.ones(2, 16)}),),

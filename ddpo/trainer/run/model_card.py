@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import UserError
-from ddpo.policies.base_model import open_model
+from ddpo.policies.base_model import known_model
 from ddpo.policies.checkpoints.folder import CheckpointInfo
-from ddpo.policies.model_place import EMBEDDED, place_of
+from ddpo.policies.model_place import EMBEDDED
+from ddpo.policies.pipelines import PIPELINES
 from ddpo.policies.transitions import FLOW_TRANSITIONS
 from ddpo.rewards.spec import replace_paths
 from ddpo.text import single_line
@@ -35,14 +35,19 @@ KNOWN_LICENCES: Final[Mapping[str, str]] = {
 """Identifiers of the Hugging Face Hub. Source: the models' pages there."""
 
 SHOWN_PROMPTS: Final = 5
+UNREAD: Final = (
+    "The LoRA has the names of kohya-ss, for its scripts and ComfyUI. Diffusers does not read them "
+    "for this model: `ddpo export` without `--lora-names` writes those of diffusers.\n"
+)
 
 
-def model_card(info: CheckpointInfo, whole: bool) -> str:
+def model_card(info: CheckpointInfo, whole: bool, unread: bool = False) -> str:
     """The README.md of an exported checkpoint, with the front matter of the Hugging Face Hub.
 
     Args:
         info: the checkpoint.
         whole: True if the folder holds a whole pipeline, False if it holds LoRA weights.
+        unread: True for LoRA weights with names that diffusers does not read.
 
     Raises:
         CheckpointError: the files of its run are damaged.
@@ -66,12 +71,12 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
             more += ", height={}, width={}".format(*sample.size)
         call = (
             f"pipeline({prompt}, num_inference_steps={sample.steps}, "
-            f"guidance_scale={sample.guidance:g}{more})"
+            f"guidance_scale={sample.guidance + _guidance_offset(info.model):g}{more})"
         )
     parts = [
         _front_matter(info, whole),
         f"# {_title(info)}\n",
-        _use(info, whole, flow, call),
+        UNREAD if unread else _use(info, whole, flow, call),
         *story,
     ]
     return "\n".join(parts) + "\nMade by `ddpo export`.\n"
@@ -115,13 +120,16 @@ def _base(info: CheckpointInfo) -> str:
 
 
 def _absent_parts(model: str) -> tuple[str, ...]:
-    """The components that a local model lacks; none for a hub id, which may not be here."""
-    place = place_of(model)
-    known = model in EMBEDDED or (place is not None and place.kind == "folder")
-    try:
-        return open_model(model).absent_parts if known else ()
-    except UserError:  # the model was moved or damaged since the training
-        return ()
+    """The components that a model lacks; none for one that is not on this machine."""
+    base = known_model(model)
+    return () if base is None else base.absent_parts
+
+
+def _guidance_offset(model: str) -> float:
+    """The guidance scale of a model's pipeline minus that of ddpo; 0 if the model is not here."""
+    base = known_model(model)
+    kind = None if base is None else PIPELINES.get(base.pipeline)
+    return 0.0 if kind is None else kind.guidance_offset
 
 
 def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
