@@ -26,6 +26,7 @@ from ddpo.trainer.monitoring.tracking import (
     check_tracker,
     open_tracker,
 )
+from tests.warm_start import run_ddpo
 
 METRICS = Metrics(
     iteration=3,
@@ -127,10 +128,7 @@ def events(folder: Path, done: int = 0) -> list[Any]:
 def in_a_process(
     *arguments: object, cwd: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ddpo", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment, timeout=300
-    )
+    return run_ddpo(*arguments, cwd=cwd, env=os.environ | environment)
 
 
 def assert_is_the_run(recorded: Recorded, run: Path, grids: list[int]) -> None:
@@ -401,14 +399,14 @@ def test_a_tracker_that_fails_does_not_end_the_run(
         "run",
         *SMALL,
     ]
-    done = in_a_process(
-        "train",
-        *options,
-        "--track",
-        name,
+    words = ["-m", "ddpo", "train", *options, "--track", name]
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", *map(str, words)],
+        capture_output=True,
+        text=True,
         cwd=tmp_path,
-        **OFFLINE,
-        PYTHONWARNINGS="error::UserWarning",
+        env=os.environ | OFFLINE,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.splitlines()
