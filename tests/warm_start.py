@@ -19,10 +19,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ class WarmProcess:
         cwd: its working folder.
         env: all variables of its environment.
         merged: its standard error goes to its standard output.
-        largest_file: bytes that it can write to a file.
+        limits: limit of `resource` → its value.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class WarmProcess:
         cwd: Path,
         env: Mapping[str, str],
         merged: bool,
-        largest_file: int | None,
+        limits: Mapping[int, int],
     ) -> None:
         reading, writing = os.pipe()
         errors_reading, errors_writing = os.pipe()
@@ -73,7 +73,7 @@ class WarmProcess:
             "words": list(words),
             "cwd": str(cwd),
             "env": dict(env),
-            "largest_file": largest_file,
+            "limits": list(limits.items()),
         }
         try:
             outputs = [writing, writing if merged else errors_writing]
@@ -149,7 +149,7 @@ def start_ddpo(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     merged: bool = False,
-    largest_file: int | None = None,
+    limits: Mapping[int, int] = MappingProxyType({}),
 ) -> Process:
     """Starts a command in a process of its own; a new interpreter where Linux is missing.
 
@@ -158,13 +158,13 @@ def start_ddpo(
         cwd: its working folder; this process's by default.
         env: all variables of its environment; this process's by default.
         merged: its standard error goes to its standard output.
-        largest_file: bytes that it can write to a file.
+        limits: limit of `resource` → its value.
     """
     texts = [str(word) for word in words]
     folder = cwd or Path.cwd()
     variables = dict(os.environ if env is None else env)
     if sys.platform == "linux":
-        return WarmProcess(texts, folder, variables, merged, largest_file)
+        return WarmProcess(texts, folder, variables, merged, limits)
     return subprocess.Popen(
         [sys.executable, "-m", "ddpo", *texts],
         cwd=folder,
@@ -173,7 +173,7 @@ def start_ddpo(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT if merged else subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: _prepare(largest_file),
+        preexec_fn=lambda: _prepare(limits.items()),
     )
 
 
@@ -217,11 +217,11 @@ def _channel() -> socket.socket:
     return here
 
 
-def _prepare(largest_file: int | None) -> None:
-    """Sets the new process's limit and its answer to Ctrl-C."""
+def _prepare(limits: Iterable[tuple[int, int]]) -> None:
+    """Sets the new process's limits and its answer to Ctrl-C."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if largest_file is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    for limit, value in limits:
+        resource.setrlimit(limit, (value, value))
 
 
 def _become(request: dict[str, Any], outputs: Sequence[int]) -> None:
@@ -238,8 +238,11 @@ def _become(request: dict[str, Any], outputs: Sequence[int]) -> None:
     sys.__stdout__ = sys.stdout  # type: ignore[misc]
     sys.__stderr__ = sys.stderr  # type: ignore[misc]
     os.chdir(request["cwd"])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [path for path in paths if path and path not in sys.path]
+    importlib.invalidate_caches()
     sys.argv = [str(PROGRAM), *request["words"]]
-    _prepare(request["largest_file"])
+    _prepare(request["limits"])
 
 
 def _serve(channel: socket.socket) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -30,8 +32,8 @@ def command(model: Path, out: Path, *more: object, seed: int = 0) -> list[str]:
     return list(map(str, words))
 
 
-def sampled(words: list[str], largest_file: int | None = None) -> tuple[int | None, str]:
-    process = start_ddpo(*words, largest_file=largest_file)
+def sampled(words: list[str], **limits: Mapping[int, int]) -> tuple[int | None, str]:
+    process = start_ddpo(*words, **limits)
     _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
@@ -92,7 +94,7 @@ def test_a_disk_that_is_full_keeps_the_images_before(
     out = tmp_path / "samples"
     limit = 8000  # bytes of the largest file: the table of some rows, and each image
     assert max(len(data) for name, data in undisturbed.items() if "-" in name) < limit
-    code, errors = sampled(command(tiny_model, out), limit)
+    code, errors = sampled(command(tiny_model, out), limits={resource.RLIMIT_FSIZE: limit})
     assert code == 2
     assert errors.count("\n") == 1
     assert "metadata.jsonl cannot be written: File too large" in errors
