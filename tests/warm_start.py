@@ -1,4 +1,4 @@
-"""`python -m ddpo` in processes forked from one that has loaded PyTorch: they start at once.
+"""Programs in processes forked from one that has loaded PyTorch: they start at once.
 
 A new interpreter loads PyTorch, diffusers and transformers for five seconds. Tests of kills,
 signals and locks need processes of their own, but no new interpreters. Tests of what an interpreter
@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import resource
+import runpy
 import signal
 import socket
 import subprocess
@@ -44,12 +45,12 @@ MODULES: Final = (
 
 
 class WarmProcess:
-    """A command of ddpo as a child of this process, with the methods of `Popen`.
+    """A program as a child of this process, with the methods of `Popen`.
 
     Its standard input is empty, and it takes Ctrl-C as in a shell's foreground.
 
     Args:
-        words: arguments of `ddpo`.
+        command: a file of Python and its arguments.
         cwd: its working folder.
         env: all variables of its environment.
         merged: its standard error goes to its standard output.
@@ -58,7 +59,7 @@ class WarmProcess:
 
     def __init__(
         self,
-        words: Sequence[str],
+        command: Sequence[str],
         cwd: Path,
         env: Mapping[str, str],
         merged: bool,
@@ -70,7 +71,7 @@ class WarmProcess:
         self.stderr = os.fdopen(errors_reading, encoding="utf-8")
         self.returncode: int | None = None
         request = {
-            "words": list(words),
+            "command": list(command),
             "cwd": str(cwd),
             "env": dict(env),
             "limits": list(limits.items()),
@@ -144,29 +145,31 @@ class WarmProcess:
 Process = WarmProcess | subprocess.Popen[str]
 
 
-def start_ddpo(
+def start_program(
+    program: Path,
     *words: object,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     merged: bool = False,
     limits: Mapping[int, int] = MappingProxyType({}),
 ) -> Process:
-    """Starts a command in a process of its own; a new interpreter where Linux is missing.
+    """Starts a program in a process of its own; a new interpreter where Linux is missing.
 
     Args:
-        words: arguments of `ddpo`.
+        program: a file of Python.
+        words: its arguments.
         cwd: its working folder; this process's by default.
         env: all variables of its environment; this process's by default.
         merged: its standard error goes to its standard output.
         limits: limit of `resource` → its value.
     """
-    texts = [str(word) for word in words]
+    command = [str(word) for word in (program, *words)]
     folder = cwd or Path.cwd()
     variables = dict(os.environ if env is None else env)
     if sys.platform == "linux":
-        return WarmProcess(texts, folder, variables, merged, limits)
+        return WarmProcess(command, folder, variables, merged, limits)
     return subprocess.Popen(
-        [sys.executable, "-m", "ddpo", *texts],
+        [sys.executable, *command],
         cwd=folder,
         env=variables | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
@@ -177,10 +180,15 @@ def start_ddpo(
     )
 
 
+def start_ddpo(*words: object, **options: Any) -> Process:
+    """Starts `python -m ddpo` with arguments; the options are `start_program`'s."""
+    return start_program(PROGRAM, *words, **options)
+
+
 def run_ddpo(
     *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command to its end in a process of its own; the arguments are `start_ddpo`'s."""
+    """Runs `python -m ddpo` to its end, with the options of `start_program`."""
     process = start_ddpo(*words, cwd=cwd, env=env)
     output, errors = process.communicate(timeout=300)
     return subprocess.CompletedProcess(list(map(str, words)), process.wait(), output, errors)
@@ -239,9 +247,9 @@ def _become(request: dict[str, Any], outputs: Sequence[int]) -> None:
     sys.__stderr__ = sys.stderr  # type: ignore[misc]
     os.chdir(request["cwd"])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [path for path in paths if path and path not in sys.path]
+    sys.argv = request["command"]
+    sys.path[:0] = [str(Path(sys.argv[0]).parent), *filter(None, paths)]
     importlib.invalidate_caches()
-    sys.argv = [str(PROGRAM), *request["words"]]
     _prepare(request["limits"])
 
 
@@ -271,15 +279,13 @@ def _serve(channel: socket.socket) -> bool:
 
 
 def _main(number: int) -> None:
-    """Loads the packages, then forks; the children run the command and end as any program."""
+    """Loads the packages, then forks; the children run their program and end as any other."""
     sys.path[0] = str(ROOT)
     for name in MODULES:
         importlib.import_module(name)
     gc.freeze()
     if _serve(socket.socket(fileno=number)):
-        from ddpo.cli.main import main
-
-        main()
+        runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -102,8 +102,9 @@ def test_an_algorithm_that_fails_names_its_line_and_leaves_the_folder_free(folde
     )
     words = ["train", "--reward", "darkness", "--algorithm", "./algo.py:Mine", "--out", "run"]
     words += ["--iterations", "1"]
-    for small in ("sample.samples=8", "sample.per_prompt=2", "sample.steps=2", "optim.updates=1"):
-        words += ["--set", small]
+    small = ("sample.samples=8", "sample.per_prompt=2", "sample.steps=2")
+    for setting in (*small, "optim.updates=1", "optim.timesteps=1"):
+        words += ["--set", setting]
     (folder / "algo.py").write_text(code.format("raise KeyError('x'); "))
     found = ddpo(folder, *words)
     assert found.returncode == 1

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_processes import launch
+from test_processes import launched
 from tracker_files import Recorded, read_tensorboard, read_wandb
 
 from ddpo.errors import MissingResourceError
@@ -278,7 +278,7 @@ def test_two_processes_are_one_run_in_both_trackers(tiny_model: Path, tmp_path: 
         tmp_path / "run",
         *SMALL,
     ]
-    done = launch("-m", "ddpo", "train", *options, *BOTH, **OFFLINE)
+    done = launched("-m", "ddpo", "train", *options, *BOTH, **OFFLINE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("tensorboard --logdir") == done.stdout.count("wandb sync") == 1
     assert_is_the_run(
