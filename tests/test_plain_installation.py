@@ -94,11 +94,13 @@ def site(tmp_path: Path) -> Path:
     """A folder of packages as a plain installation has them, by links."""
     folder = tmp_path / "site"
     folder.mkdir()
+    found = {"ddpo": ROOT / "ddpo"}
     for one in installed(PROJECT["dependencies"]).values():
-        for name, place in top_level(one).items():
-            if not (folder / name).is_symlink():
-                (folder / name).symlink_to(place)
-    (folder / "ddpo").symlink_to(ROOT / "ddpo")
+        found |= top_level(one)
+    metadata = top_level(distribution("ddpo"))
+    found |= {name: place for name, place in metadata.items() if name.endswith(".dist-info")}
+    for name, place in found.items():
+        (folder / name).symlink_to(place)
     return folder
 
 

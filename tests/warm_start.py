@@ -185,13 +185,16 @@ def start_ddpo(*words: object, **options: Any) -> Process:
     return start_program(PROGRAM, *words, **options)
 
 
-def run_ddpo(
-    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Runs `python -m ddpo` to its end, with the options of `start_program`."""
-    process = start_ddpo(*words, cwd=cwd, env=env)
-    output, errors = process.communicate(timeout=300)
+def run_program(program: Path, *words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a program to its end; the options are `start_program`'s."""
+    process = start_program(program, *words, **options)
+    output, errors = process.communicate()
     return subprocess.CompletedProcess(list(map(str, words)), process.wait(), output, errors)
+
+
+def run_ddpo(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m ddpo` to its end; the options are `start_program`'s."""
+    return run_program(PROGRAM, *words, **options)
 
 
 def _fork(request: bytes, outputs: Sequence[int]) -> int:
