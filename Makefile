@@ -29,7 +29,7 @@ gamed: $(VENV)/.installed  ## the same for compressibility, which is gamed; the 
 	$(BIN)/ddpo eval --checkpoint runs/gamed
 
 test: $(VENV)/.dev  ## all tests, offline
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-latest:  ## all tests with the newest versions of all packages, in an environment of its own
 	$(MAKE) test VENV=.venv-latest CONSTRAINTS=

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from ddpo.io.reading import reading
 from ddpo.policies.checkpoints.folder import POLICY_FILE
 from ddpo.trainer.loop import resume
 from ddpo.trainer.run.checkpoints import prune
+from tests.warm_start import Process, start_ddpo
 
 SLOW = """
 import time
@@ -31,18 +30,7 @@ def slow(images):
 """
 
 
-def ddpo(*words: object, cwd: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "ddpo", *map(str, words)],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Process) -> None:
     import time
 
     until = time.monotonic() + 120
@@ -62,7 +50,7 @@ def train_words(model: Path, out: Path) -> list[object]:
 def test_a_run_that_is_trained_can_neither_be_resumed_nor_begun_again(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    first = ddpo(*train_words(tiny_model, tmp_path / "run"), cwd=tmp_path)
+    first = start_ddpo(*train_words(tiny_model, tmp_path / "run"), cwd=tmp_path)
     try:
         wait_for(tmp_path / "run" / "metrics.jsonl", first)
         with pytest.raises(RunExistsError, match=f"in use by ddpo train, process {first.pid} on"):
@@ -85,9 +73,11 @@ def test_two_scorings_into_one_table_are_not_mixed(tmp_path: Path) -> None:
     for number in range(24):
         Image.new("RGB", (8 + number, 8)).save(tmp_path / "images" / f"{number:02}.png")
     words = ["rewards", "score", "./slow.py:slow", "images", "--out", "table.csv"]
-    first = ddpo(*words, "--batch-size", 1, cwd=tmp_path)
+    first = start_ddpo(*words, "--batch-size", 1, cwd=tmp_path)
     wait_for(tmp_path / f".table.csv{LOCK_FILE}", first)
-    second = ddpo("rewards", "score", "darkness", "images", "--out", "table.csv", cwd=tmp_path)
+    second = start_ddpo(
+        "rewards", "score", "darkness", "images", "--out", "table.csv", cwd=tmp_path
+    )
     _, error = second.communicate(timeout=300)
     assert second.returncode == 2
     assert f"table.csv is in use by ddpo rewards score, process {first.pid} on" in error
@@ -184,7 +174,7 @@ def test_every_output_has_one_owner(tmp_path: Path, words: list[str], out: str) 
     if out == "s.png" and "compare" in words:
         words = [*words, "--contact-sheet", "s.png"]
     with owned_file(tmp_path / out, "ddpo of another user"):
-        process = ddpo(*words, cwd=tmp_path)
+        process = start_ddpo(*words, cwd=tmp_path)
         _, error = process.communicate(timeout=300)
     assert process.returncode == 2, error
     assert f"{out} is in use by ddpo of another user, process {os.getpid()} on" in error
@@ -200,7 +190,7 @@ def test_an_input_is_not_replaced_by_the_output(tmp_path: Path, by_link: bool) -
     if by_link:
         (tmp_path / "link.csv").symlink_to(table)
     out = "link.csv" if by_link else "images.csv"
-    process = ddpo("rewards", "score", "darkness", "images.csv", "--out", out, cwd=tmp_path)
+    process = start_ddpo("rewards", "score", "darkness", "images.csv", "--out", out, cwd=tmp_path)
     _, error = process.communicate(timeout=300)
     assert process.returncode == 2
     assert error == f"error: {out} would replace an input of this command: choose another name\n"

@@ -17,6 +17,7 @@ import torch
 from ddpo.cli.signals import Interruption
 from ddpo.errors import RewardFailure
 from ddpo.rewards.serve.client import RemoteReward
+from tests.warm_start import start_ddpo
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -538,28 +539,13 @@ def test_the_extras_that_the_pages_name_exist() -> None:
 
 
 def test_a_server_keeps_to_its_token_and_its_limits() -> None:
-    import subprocess
-    import sys
     import urllib.error
     import urllib.request
 
     from ddpo.types import ImageBatch, Prompt
 
-    command = [
-        sys.executable,
-        "-m",
-        "ddpo",
-        "rewards",
-        "serve",
-        "compressibility",
-        "--port",
-        "0",
-        "--token",
-        "secret",
-    ]
-    with subprocess.Popen(
-        [*command, "--max-pixels", "100"], stdout=subprocess.PIPE, text=True
-    ) as process:
+    words = ["rewards", "serve", "compressibility", "--port", "0", "--token", "secret"]
+    with start_ddpo(*words, "--max-pixels", "100") as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[0]
         host = url.rpartition("/")[0]

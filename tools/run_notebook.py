@@ -11,7 +11,9 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import nbformat
@@ -24,17 +26,21 @@ STEERING = re.compile(r"\x1b\[[\d;?]*[A-Za-z]|\r")
 TIMEOUT = 600  # seconds of one cell, which takes a tenth of them on an idle machine
 
 
-def run_notebook(folder: Path, home: Path) -> Any:
+def run_notebook(folder: Path, home: Path, sizes: Mapping[str, str] = MappingProxyType({})) -> Any:
     """The notebook with its outputs.
 
     Args:
         folder: working folder of the notebook.
         home: home folder of the user.
+        sizes: setting in a cell → a smaller one.
 
     Raises:
         CellExecutionError: a cell fails.
     """
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in notebook.cells:
+        for setting, smaller in sizes.items():
+            cell.source = cell.source.replace(setting, smaller)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "HOME": str(home), "PATH": path}
     environment.pop("XDG_CACHE_HOME", None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.warm_start import run_ddpo
 
 CODE = """\
 import helper
@@ -41,14 +42,7 @@ HELPER = "def scores(images):\n    raise ValueError('no face')\n"
 
 
 def ddpo(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ddpo", *words],
-        cwd=folder,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_ddpo(*words, cwd=folder, env=os.environ | environment)
 
 
 @pytest.fixture
@@ -107,7 +101,10 @@ def test_an_algorithm_that_fails_names_its_line_and_leaves_the_folder_free(folde
         "        {}return super(Mine, self).loss(new, old, weights, config)\n"
     )
     words = ["train", "--reward", "darkness", "--algorithm", "./algo.py:Mine", "--out", "run"]
-    words += ["--iterations", "1", "--set", "sample.samples=8", "--set", "sample.batch=8"]
+    words += ["--iterations", "1"]
+    small = ("sample.samples=8", "sample.per_prompt=2", "sample.steps=2")
+    for setting in (*small, "optim.updates=1", "optim.timesteps=1"):
+        words += ["--set", setting]
     (folder / "algo.py").write_text(code.format("raise KeyError('x'); "))
     found = ddpo(folder, *words)
     assert found.returncode == 1

@@ -21,6 +21,7 @@ from PIL import Image
 
 from tests.cli.test_every_command import COMMANDS
 from tests.conftest import Run
+from tests.warm_start import Process, run_ddpo, start_ddpo
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8")
@@ -55,12 +56,6 @@ class Wrong:
 """
 
 
-def _in_foreground() -> None:
-    """Signals end this process, also where tests run in the background under nohup."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
 @dataclass(frozen=True)
 class World:
     """A folder with images, rewards and a run; commands are run in it.
@@ -82,18 +77,11 @@ class World:
         words = [self._word(word) for word in shlex.split(line)]
         return self.here(*words)[0]
 
-    def started(self, line: str, **variables: str) -> subprocess.Popen[str]:
+    def started(self, line: str) -> Process:
         """A command in another process; it takes Ctrl-C, as in a shell's foreground."""
-        path = os.pathsep.join(filter(None, (variables.pop("PYTHONPATH", ""), str(ROOT))))
-        return subprocess.Popen(
-            [sys.executable, "-m", "ddpo", *map(self._word, shlex.split(line))],
-            cwd=self.folder,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONPATH": path} | variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            preexec_fn=_in_foreground,
-        )
+        words = map(self._word, shlex.split(line))
+        variables = os.environ | {"PYTHONUNBUFFERED": "1"}
+        return start_ddpo(*words, cwd=self.folder, env=variables, merged=True)
 
     def stopped(self, line: str, sign: str, number: signal.Signals = signal.SIGINT) -> int:
         """The exit code, as a shell counts, of a command that gets a signal after a sign."""
@@ -106,13 +94,19 @@ class World:
             printed += text
         process.send_signal(number)
         process.communicate(timeout=120)
-        return shell_code(process.returncode)
+        return shell_code(process.wait())
 
     def ended(self, line: str, **variables: str) -> int:
-        """The exit code of a command in another process."""
-        process = self.started(line, **variables)
-        process.communicate(timeout=300)
-        return shell_code(process.returncode)
+        """The exit code of a command in a new interpreter."""
+        path = os.pathsep.join((variables["PYTHONPATH"], str(ROOT)))
+        done = subprocess.run(
+            [sys.executable, "-m", "ddpo", *map(self._word, shlex.split(line))],
+            cwd=self.folder,
+            env=os.environ | variables | {"PYTHONPATH": path},
+            capture_output=True,
+            check=False,
+        )
+        return done.returncode
 
     def distribution(self, name: str, requires: str = "", rewards: str = "") -> dict[str, str]:
         """Variables with which an installed distribution is seen, with what it requires or has."""
@@ -150,7 +144,7 @@ def all_labelled(world: World) -> int:
         opener.open(Request(f"{found[1]}/{path}", data, headers)).read()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    return process.returncode
+    return process.wait()
 
 
 def missing_library(world: World) -> int:
@@ -172,7 +166,7 @@ def stopped_sampling(world: World) -> int:
         assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    return process.returncode
+    return process.wait()
 
 
 def exported_scores(world: World) -> int:
@@ -271,12 +265,8 @@ def run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "run"
     words = ["--model", str(tiny_model), "--out", str(folder), *SMALL.split()]
     words += ["--iterations", "2", "--set", "checkpoint_every=1"]
-    subprocess.run(
-        [sys.executable, "-m", "ddpo", "train", *words],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
+    done = run_ddpo("train", *words)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.warm_start import Process, start_ddpo
+
 IMAGES = 70  # three batches
 
 
@@ -30,26 +29,11 @@ def command(model: Path, out: Path, *more: object, seed: int = 0) -> list[str]:
         2,
     ]
     words += ["--seed", seed, "--out", out, *more]
-    return [sys.executable, "-m", "ddpo", *map(str, words)]
+    return list(map(str, words))
 
 
-def start(words: list[str], largest_file: int | None = None) -> subprocess.Popen[str]:
-    def limit() -> None:
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
-
-    return subprocess.Popen(
-        words,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=limit,
-    )
-
-
-def sampled(words: list[str], largest_file: int | None = None) -> tuple[int, str]:
-    process = start(words, largest_file)
+def sampled(words: list[str], **limits: Mapping[int, int]) -> tuple[int | None, str]:
+    process = start_ddpo(*words, **limits)
     _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
@@ -58,7 +42,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def until_rows(process: subprocess.Popen[str], table: Path, rows: int) -> None:
+def until_rows(process: Process, table: Path, rows: int) -> None:
     end = time.monotonic() + 120
     while not table.exists() or table.read_bytes().count(b"\n") < rows:
         assert process.poll() is None, process.communicate()
@@ -79,7 +63,7 @@ def test_a_killed_sampling_is_consistent_and_resumes_to_the_same_bytes(
     tiny_model: Path, tmp_path: Path, undisturbed: dict[str, bytes], rows: int
 ) -> None:
     out = tmp_path / "samples"
-    process = start(command(tiny_model, out))
+    process = start_ddpo(*command(tiny_model, out))
     until_rows(process, out / "metadata.jsonl", rows)
     process.send_signal(signal.SIGSTOP)
     second, refused = sampled(command(tiny_model, out))
@@ -110,7 +94,7 @@ def test_a_disk_that_is_full_keeps_the_images_before(
     out = tmp_path / "samples"
     limit = 8000  # bytes of the largest file: the table of some rows, and each image
     assert max(len(data) for name, data in undisturbed.items() if "-" in name) < limit
-    code, errors = sampled(command(tiny_model, out), limit)
+    code, errors = sampled(command(tiny_model, out), limits={resource.RLIMIT_FSIZE: limit})
     assert code == 2
     assert errors.count("\n") == 1
     assert "metadata.jsonl cannot be written: File too large" in errors

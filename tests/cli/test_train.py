@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from PIL import Image
 from ddpo.io.process import here
 from ddpo.io.tensors import load_tensors
 from ddpo.trainer.algorithms import algorithms
+from tests.warm_start import Process, run_ddpo, start_ddpo
 
 SMALL = (
     "--set sample.samples=8 --set sample.per_prompt=2 --set sample.steps=2 --set sample.batch=8 "
@@ -27,7 +26,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def ddpo_here(request: pytest.FixtureRequest) -> Run:
-    """The program in this process; `ddpo` below runs it in another."""
+    """The program in this process; `run_ddpo` runs it in another."""
     found: Run = request.getfixturevalue("ddpo")
     return found
 
@@ -40,24 +39,7 @@ def train_arguments(
     return ["train", "--model", str(model), *words]
 
 
-def ddpo(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ddpo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
-
-
-def started(arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
-    """The program in the background; it takes Ctrl-C, which a shell's background jobs ignore."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "ddpo", *arguments],
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: Process) -> None:
     """Returns as soon as the path exists, which the process creates."""
     deadline = time.monotonic() + 120
     while not path.exists():
@@ -68,7 +50,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    done = ddpo(*train_arguments(tiny_model, 2), cwd=tmp_path)
+    done = run_ddpo(*train_arguments(tiny_model, 2), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "8 images (4 prompts × 2), 1 update" in " ".join(lines[:4])
@@ -79,12 +61,12 @@ def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
     assert lines[-1] == "Next: ddpo eval --checkpoint run"
     assert done.stderr == ""
     options = ["--checkpoint", "run", "--per-prompt", "3", "--steps", "2", "--out", "samples"]
-    sampled = ddpo("sample", *options, "a cat", "a teapot", cwd=tmp_path)
+    sampled = run_ddpo("sample", *options, "a cat", "a teapot", cwd=tmp_path)
     assert sampled.returncode == 0, sampled.stderr
     assert len(list((tmp_path / "samples").glob("*-*.png"))) == 6
     with Image.open(tmp_path / "samples" / "sheet.png") as sheet:
         assert sheet.size == (3 * 16 + 2 * 2, 2 * 16 + 2)
-    again = ddpo("sample", "--checkpoint", "run", "a cat", "--out", "samples", cwd=tmp_path)
+    again = run_ddpo("sample", "--checkpoint", "run", "a cat", "--out", "samples", cwd=tmp_path)
     assert again.returncode == 2
     assert "not an empty folder" in again.stderr
 
@@ -92,7 +74,7 @@ def test_a_run_prints_a_line_per_iteration_and_can_be_sampled(
 def test_an_interrupted_run_names_the_command_that_resumes_it(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    process = started(train_arguments(tiny_model, 500), tmp_path)
+    process = start_ddpo(*train_arguments(tiny_model, 500), cwd=tmp_path)
     metrics = tmp_path / "run" / "metrics.jsonl"
     wait_for(metrics, process)
     os.kill(process.pid, signal.SIGINT)
@@ -100,7 +82,7 @@ def test_an_interrupted_run_names_the_command_that_resumes_it(
     assert process.returncode == 130
     assert "resume with: ddpo train --resume run" in output
     count = len(metrics.read_text().splitlines())
-    resumed = ddpo("train", "--resume", "run", "--iterations", str(count + 1), cwd=tmp_path)
+    resumed = run_ddpo("train", "--resume", "run", "--iterations", str(count + 1), cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert count <= len(metrics.read_text().splitlines()) <= count + 1
 
@@ -108,7 +90,7 @@ def test_an_interrupted_run_names_the_command_that_resumes_it(
 def test_ctrl_c_during_a_checkpoint_lets_it_be_finished(tiny_model: Path, tmp_path: Path) -> None:
     """The signal comes while the checkpoint's folder is temporary; the state is written too."""
     more = "--set checkpoint_every=2 --set adapt.kind=full"
-    process = started(train_arguments(tiny_model, 500, more), tmp_path)
+    process = start_ddpo(*train_arguments(tiny_model, 500, more), cwd=tmp_path)
     folder = tmp_path / "run" / "checkpoints" / "iteration-000002"
     temporary = folder.with_name(f".iteration-000002.{process.pid}-{here()}.tmp")
     wait_for(temporary, process)
@@ -166,8 +148,8 @@ def test_all_methods_are_named_in_the_help(ddpo_here: Run) -> None:
 
 def test_an_existing_run_is_not_overwritten(tiny_model: Path, tmp_path: Path) -> None:
     arguments = train_arguments(tiny_model, 1)
-    assert ddpo(*arguments, cwd=tmp_path).returncode == 0
-    refused = ddpo(*arguments, cwd=tmp_path)
+    assert run_ddpo(*arguments, cwd=tmp_path).returncode == 0
+    refused = run_ddpo(*arguments, cwd=tmp_path)
     assert refused.returncode == 2
     assert "run already holds a run" in refused.stderr
     assert refused.stderr.count("--resume run") == 1
@@ -185,7 +167,7 @@ def test_a_broken_reward_is_one_line(
     tiny_model: Path, tmp_path: Path, body: str, reason: str
 ) -> None:
     (tmp_path / "mine.py").write_text(f"def mine(images):\n    {body}\n")
-    done = ddpo(*train_arguments(tiny_model, 2, reward="./mine.py:mine"), cwd=tmp_path)
+    done = run_ddpo(*train_arguments(tiny_model, 2, reward="./mine.py:mine"), cwd=tmp_path)
     assert done.returncode == 1
     assert reason in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.warm_start import run_program
 
 KILLS = int(os.environ.get("DDPO_TEST_KILLS", "6"))
 SEEDS = int(os.environ.get("DDPO_TEST_SEEDS", "3"))
@@ -41,10 +42,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of three evaluations: `straight`, `two` (processes), and `killed` (many times)."""
     folder = tmp_path_factory.mktemp("engine")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, str(WORKER), str(folder), "3", str(KILLS)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, timeout=600, check=False
-    )
+    done = run_program(WORKER, folder, 3, KILLS, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     kinds = json.loads(done.stdout.splitlines()[-1])
     assert len(kinds) >= KILLS // 2, kinds  # a fast machine may be done before some of them

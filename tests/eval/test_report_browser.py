@@ -23,6 +23,7 @@ from report_fixture import make
 
 from ddpo.eval.report.html import render_html
 from ddpo.eval.report.terms import TERMS
+from tests.warm_start import run_ddpo
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -52,11 +53,9 @@ pytestmark = [
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """The files of both pages."""
     folder = tmp_path_factory.mktemp("pages")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for command in (TRAIN, EVAL):
-        subprocess.run(
-            [sys.executable, "-m", "ddpo", *command], cwd=folder, env=environment, check=True
-        )
+        done = run_ddpo(*command, cwd=folder)
+        assert done.returncode == 0, done.stderr
     made = folder / "made"
     report, pairs = make(made, prompts=3, seeds=2, side=48)
     earlier = [

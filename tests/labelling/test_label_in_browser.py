@@ -6,8 +6,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from playwright.sync_api import sync_playwright
 
 from ddpo.inputs.tables import read_table
 from ddpo.reward_quality.preference_file import read_preferences
+from tests.warm_start import Process, start_ddpo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PAIRS = 100
@@ -49,12 +48,9 @@ def two_folders(folder: Path) -> tuple[Path, Path]:
 
 
 @contextmanager
-def server(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    command = (sys.executable, "-m", "ddpo", "label", *options, "--no-browser")
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
-    )
+def server(folder: Path, *options: str) -> Iterator[tuple[str, Process]]:
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    process = start_ddpo("label", *options, "--no-browser", cwd=folder, env=environment)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -64,8 +60,7 @@ def server(folder: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen[
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-        process.wait(30)
-        process.stdout.close()
+        process.communicate(timeout=30)
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from tests.warm_start import start_ddpo
 
 CODE = """
 import time
@@ -23,14 +22,8 @@ def test_the_first_line_comes_long_before_the_last_check_ends(tmp_path: Path) ->
     names = ["card-valid", "contract", "order", "batch-invariance"]
     words = [word for name in names for word in ("--only", name)]
     begun = time.monotonic()
-    with subprocess.Popen(
-        [sys.executable, "-m", "ddpo", "rewards", "check", "./mine.py:slow", "--json", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-    ) as process:
+    command = ["rewards", "check", "./mine.py:slow", "--json", *words]
+    with start_ddpo(*command, cwd=tmp_path) as process:
         assert process.stderr is not None
         assert process.stdout is not None
         times = {line.split(":")[0].split()[0]: time.monotonic() - begun for line in process.stderr}

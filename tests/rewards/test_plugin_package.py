@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ddpo.rewards.fixtures import draw_fixture
+from tests.warm_start import run_ddpo
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "reward_plugin" / "my_reward.py"
@@ -88,9 +89,7 @@ def rewards(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 def ddpo(site: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(site), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
-    command = [sys.executable, "-m", "ddpo", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    return run_ddpo(*arguments, env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"})
 
 
 def test_listed_beside_the_builtins_and_broken_ones_with_distribution_and_cause(site: Path) -> None:

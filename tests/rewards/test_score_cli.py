@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
+from tests.warm_start import run_ddpo, start_ddpo
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -277,31 +276,17 @@ def test_a_killed_scoring_resumes_where_it_was(tmp_path: Path) -> None:
     text = "def mine(images):\n    import time\n    time.sleep(0.02 * len(images))\n"
     text += f"    with open({str(calls)!r}, 'a') as file:\n        file.write('x' * len(images))\n"
     text += "    return images.mean((1, 2, 3))\n"
-    command = [
-        sys.executable,
-        "-m",
-        "ddpo",
-        "rewards",
-        "score",
-        script(tmp_path, text),
-        str(images),
-        "--batch-size",
-        "4",
-        "--no-cache",
-    ]
-    command += ["--out", str(tmp_path / "scores.jsonl")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    words = ["rewards", "score", script(tmp_path, text), images, "--batch-size", "4"]
+    words += ["--no-cache", "--out", tmp_path / "scores.jsonl"]
+    first = start_ddpo(*words)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (calls.exists() and len(calls.read_text()) >= 20):
         time.sleep(0.005)
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.communicate()
     before = len(calls.read_text())
     assert 20 <= before < 60
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = run_ddpo(*words)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["score"] for row in rows] == list(range(60))

@@ -7,8 +7,6 @@ import base64
 import http.client
 import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +33,7 @@ from ddpo.rewards.serve.wire import Limits, Refused, decode_batch, encode_batch
 from ddpo.rewards.spec import parse_expression, parse_spec
 from ddpo.rewards.zoo import resolve
 from ddpo.types import Context, ImageBatch, Prompt, RewardOutput
+from tests.warm_start import start_ddpo
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -585,20 +584,7 @@ def test_nothing_in_the_package_can_unpickle_or_run_what_arrives() -> None:
 
 
 def test_the_command_serves_until_it_is_interrupted() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "ddpo",
-        "rewards",
-        "serve",
-        "compressibility",
-        "symmetry",
-        "--port",
-        "0",
-    ]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with start_ddpo("rewards", "serve", "compressibility", "symmetry", "--port", "0") as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(2)]
         url, _, signature = lines[0].strip().partition("  ")

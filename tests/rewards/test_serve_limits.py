@@ -33,6 +33,7 @@ from ddpo.rewards.serve.guard import Guard
 from ddpo.rewards.serve.wire import MOST_IMAGES, MOST_VALUES, Limits, Refused, parse_request
 from ddpo.web import connections, logs
 from ddpo.web.connections import affordable_connections
+from tests.warm_start import Process, start_ddpo
 
 Run = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -507,22 +508,10 @@ def test_the_log_has_one_line_per_kind_and_period(monkeypatch: pytest.MonkeyPatc
 
 
 @contextmanager
-def process(*arguments: str, files: int = 1024) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def process(*arguments: str, files: int = 1024) -> Iterator[tuple[Process, str]]:
     """`ddpo rewards serve` and the address of its first reward."""
-    command = [sys.executable, "-m", "ddpo", "rewards", "serve", *arguments, "--port", "0"]
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background
-
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        preexec_fn=limit,
-    ) as running:
+    words = ("rewards", "serve", *arguments, "--port", "0")
+    with start_ddpo(*words, cwd=ROOT, limits={resource.RLIMIT_NOFILE: files}) as running:
         try:
             assert running.stdout is not None
             yield running, running.stdout.readline().split()[0].rpartition("/")[0]

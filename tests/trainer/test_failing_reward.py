@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
-import sys
 import time
 import tomllib
 import urllib.request
@@ -29,6 +27,7 @@ from ddpo.rewards.scoring import call as calling
 from ddpo.trainer import config_for, config_from_dict
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.monitoring.events import IterationDone
+from tests.warm_start import Process, start_ddpo
 
 Run = Callable[..., tuple[int, str, str]]
 TRIES = 4  # of one question: the first and three more
@@ -283,19 +282,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(port: int) -> Iterator[subprocess.Popen[bytes]]:
+def served(port: int) -> Iterator[Process]:
     """`ddpo rewards serve compressibility` in a process of its own, killed at the end."""
-    command = [
-        sys.executable,
-        "-m",
-        "ddpo",
-        "rewards",
-        "serve",
-        "compressibility",
-        "--port",
-        str(port),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start_ddpo("rewards", "serve", "compressibility", "--port", port)
     try:
         deadline = time.monotonic() + 60
         while True:
@@ -309,7 +298,7 @@ def served(port: int) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 @pytest.mark.slow

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -34,6 +30,7 @@ from ddpo.trainer.loop import resume, train
 from ddpo.trainer.monitoring.events import IterationDone
 from ddpo.trainer.rollout import draw_keys
 from ddpo.types import Prompt
+from tests.warm_start import start_program
 
 REWARDS = '''
 """Rewards for the tests."""
@@ -227,13 +224,14 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(
     config = tiny_config(tiny_model, f"{rewards_file}:Brightness", iterations=50)
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps(config.to_dict()))
-    script = (
+    program = tmp_path / "program.py"
+    program.write_text(
         "import json, sys; from pathlib import Path\n"
         "from ddpo.trainer import config_from_dict; from ddpo.trainer.loop import train\n"
         "config = config_from_dict(json.loads(Path(sys.argv[1]).read_text()))\n"
-        "list(train(config, Path(sys.argv[2])))"
+        "list(train(config, Path(sys.argv[2])))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(recipe), str(out)])
+    process = start_program(program, recipe, out)
     deadline = time.monotonic() + 120
     while not (
         (out / "metrics.jsonl").exists()
@@ -242,8 +240,8 @@ def test_a_killed_run_loses_at_most_the_iteration_under_way(
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.communicate()
     seen = len((out / "metrics.jsonl").read_text().splitlines())
     list(resume(out, iterations=seen + 1, trust=[f"{rewards_file}:Brightness"]))
     straight = tmp_path / "straight"

@@ -6,12 +6,12 @@ The device is registered with torch for a whole process, so the scenarios run in
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pretended_gpu_worker import FAULTS, POLICIES
+
+from tests.warm_start import run_program
 
 
 @pytest.fixture(scope="module")
@@ -21,12 +21,7 @@ def outcomes(
     """The error of each scenario, empty without one."""
     out = tmp_path_factory.mktemp("pretended") / "outcomes.json"
     worker = Path(__file__).with_name("pretended_gpu_worker.py")
-    done = subprocess.run(
-        [sys.executable, worker, tiny_model, tiny_xl, out],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_program(worker, tiny_model, tiny_xl, out)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, str] = json.loads(out.read_text())
     return found

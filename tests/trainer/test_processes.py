@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.commands import launch
+from accelerate.utils.launch import prepare_multi_gpu_env
 from processes_worker import recorded
 
 from ddpo.distributed import World
@@ -22,6 +24,7 @@ from ddpo.trainer.config import SampleConfig
 from ddpo.trainer.loop import resume
 from ddpo.trainer.minibatches import Minibatch
 from ddpo.trainer.rollout import sample_shard
+from tests.warm_start import start_program
 
 REWARDS = """
 import os
@@ -88,7 +91,7 @@ def settings(
     } | changes
 
 
-def launch(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def launched(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Two processes on the CPU, as a user starts them."""
     return launch_with(("--multi_gpu",), *arguments, **environment)
 
@@ -119,6 +122,31 @@ def launch_with(
         env=environment,
         timeout=600,
     )
+
+
+def launch_warm(strategy: Sequence[str], program: Path, *arguments: object) -> None:
+    """Two processes with the variables of `accelerate launch`, which loads PyTorch three times.
+
+    Its own functions read its options; those of each process are `torchrun`'s. The launchers
+    themselves start the runs of the command line below, and in test_promises.py.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    options = [*strategy, "--num_processes", "2", "--main_process_port", port, str(program)]
+    args, _, _ = launch._validate_launch_command(launch.launch_command_parser().parse_args(options))
+    shared = prepare_multi_gpu_env(args) | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    both = [start_program(program, *arguments, env=shared | rank) for rank in ranks]
+    for process in both:
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -164,10 +192,8 @@ def two(
     """Each scenario on two processes: the folder of their runs; what each process saw."""
     folder = tmp_path_factory.mktemp("two")
     (folder / "scenarios.json").write_text(json.dumps(scenarios))
-    done = launch(
-        Path(__file__).with_name("processes_worker.py"), folder / "scenarios.json", folder
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    worker = Path(__file__).with_name("processes_worker.py")
+    launch_warm(("--multi_gpu",), worker, folder / "scenarios.json", folder)
     return folder, {
         name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in scenarios
     }
@@ -320,7 +346,7 @@ def test_the_command_line_speaks_with_one_voice(
     ]
     arguments += [part for assignment in sets for part in ("--set", assignment)]
     out = tmp_path / "run"
-    done = launch(*arguments, "--out", out)
+    done = launched(*arguments, "--out", out)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("2 processes × 4 = 8 images (4 prompts × 2)") == 1
     assert done.stdout.count("iteration 1/1") == 1
@@ -338,7 +364,7 @@ def test_the_command_line_speaks_with_one_voice(
 def test_images_that_cannot_be_shared_are_an_error_of_one_line(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    done = launch(
+    done = launched(
         "-m",
         "ddpo",
         "train",

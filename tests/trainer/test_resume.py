@@ -6,7 +6,6 @@ It resumes with its own settings or not at all.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from ddpo.io.tensors import load_tensors
 from ddpo.trainer import TrainConfig, config_from_dict
 from ddpo.trainer.loop import resume, train
 from ddpo.trainer.monitoring.events import Checked, IterationDone
+from tests.warm_start import run_program
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -89,15 +89,8 @@ def test_a_run_that_is_killed_at_random_moments_equals_a_straight_one(
     held_out = {"held_out": "colorfulness", "held_out_prompts": str(tmp_path / "unseen.txt")}
     config = config_of(tiny_model, iterations=4, checkpoint_every=1, checkpoint_keep=2, **held_out)
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
-    worker = [
-        sys.executable,
-        str(Path(__file__).with_name("kill_worker.py")),
-        str(tmp_path / "config.json"),
-        str(tmp_path),
-        "5",
-        "5",
-    ]
-    done = subprocess.run(worker, capture_output=True, text=True, check=False)
+    worker = Path(__file__).with_name("kill_worker.py")
+    done = run_program(worker, tmp_path / "config.json", tmp_path, 5, 5)
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout.splitlines()[-1])
     assert sum(counts.values()) >= 1, counts  # a fast run may end before a kill

@@ -12,7 +12,16 @@ from typing import Any, cast
 import pytest
 import torch
 from processes_worker import recorded
-from test_processes import CLOSE, LATER, REWARDS, apart, launch_with, metrics, settings
+from test_processes import (
+    CLOSE,
+    LATER,
+    REWARDS,
+    apart,
+    launch_warm,
+    launch_with,
+    metrics,
+    settings,
+)
 
 from ddpo.errors import ConfigError
 from ddpo.io.tensors import load_tensors
@@ -100,8 +109,7 @@ def two(scenarios: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("sharded")
     (folder / "scenarios.json").write_text(json.dumps(scenarios))
     worker = Path(__file__).with_name("processes_worker.py")
-    done = launch_with(FSDP, worker, folder / "scenarios.json", folder)
-    assert done.returncode == 0, done.stderr[-3000:]
+    launch_warm(FSDP, worker, folder / "scenarios.json", folder)
     return folder, {
         name: [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)] for name in scenarios
     }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_processes import launch
+from test_processes import launched
 from tracker_files import Recorded, read_tensorboard, read_wandb
 
 from ddpo.errors import MissingResourceError
@@ -26,6 +26,7 @@ from ddpo.trainer.monitoring.tracking import (
     check_tracker,
     open_tracker,
 )
+from tests.warm_start import run_ddpo
 
 METRICS = Metrics(
     iteration=3,
@@ -127,10 +128,7 @@ def events(folder: Path, done: int = 0) -> list[Any]:
 def in_a_process(
     *arguments: object, cwd: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ddpo", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment, timeout=300
-    )
+    return run_ddpo(*arguments, cwd=cwd, env=os.environ | environment)
 
 
 def assert_is_the_run(recorded: Recorded, run: Path, grids: list[int]) -> None:
@@ -280,7 +278,7 @@ def test_two_processes_are_one_run_in_both_trackers(tiny_model: Path, tmp_path: 
         tmp_path / "run",
         *SMALL,
     ]
-    done = launch("-m", "ddpo", "train", *options, *BOTH, **OFFLINE)
+    done = launched("-m", "ddpo", "train", *options, *BOTH, **OFFLINE)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("tensorboard --logdir") == done.stdout.count("wandb sync") == 1
     assert_is_the_run(
@@ -401,14 +399,14 @@ def test_a_tracker_that_fails_does_not_end_the_run(
         "run",
         *SMALL,
     ]
-    done = in_a_process(
-        "train",
-        *options,
-        "--track",
-        name,
+    words = ["-m", "ddpo", "train", *options, "--track", name]
+    done = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", *map(str, words)],
+        capture_output=True,
+        text=True,
         cwd=tmp_path,
-        **OFFLINE,
-        PYTHONWARNINGS="error::UserWarning",
+        env=os.environ | OFFLINE,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     (line,) = done.stderr.splitlines()

@@ -3,8 +3,6 @@
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from run_folders import PROMPTS, make_run
+
+from tests.warm_start import Process, start_ddpo
 
 CHROMIUM = Path("/usr/bin/chromium")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -28,10 +28,8 @@ TRAIN = (
 
 
 @contextmanager
-def started(*words: str) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "ddpo", *words]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+def started(*words: str) -> Iterator[Process]:
+    with start_ddpo(*words, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process:
         try:
             yield process
         finally:
