@@ -64,21 +64,13 @@ def export_command(
     from ddpo.trainer.run.export import push_to_hub as push
 
     info = export(checkpoint, to, merge, model, trust or ())
+    uploaded = push(to, push_to_hub) if push_to_hub is not None else None
     loader = f'pipeline.load_lora_weights("{to}")'
     if merge or info.kind == "full":
         loader = f'DiffusionPipeline.from_pretrained("{to}")'
-    uploaded = push(to, push_to_hub) if push_to_hub is not None else None
     if as_json:
-        print_json(
-            {
-                "folder": str(to),
-                "kind": info.kind,
-                "model": info.model,
-                "iteration": info.iteration,
-                "load": loader,
-                "uploaded": uploaded,
-            }
-        )
+        facts = {"kind": info.kind, "model": info.model, "iteration": info.iteration}
+        print_json({"folder": str(to), **facts, "load": loader, "uploaded": uploaded})
         return
     echo(f"{info.kind} checkpoint of {info.model}, iteration {info.iteration}, in {to}")
     echo(f"Model card: {to / 'README.md'}")
