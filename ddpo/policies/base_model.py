@@ -160,7 +160,9 @@ class BaseModel:
             ConfigError: A component has another class.
         """
         kind = PIPELINES.get(self.pipeline)
-        for part in kind.classes if kind else ():
+        if kind is None:
+            return
+        for part in kind.classes:
             if part in kind.optional and not self.names(part):
                 continue
             if part in kind.tokenizers:
