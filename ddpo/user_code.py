@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any, Final, TypeVar
 
 from ddpo.author_errors import author_error_as, author_line, author_place, authored_package
-from ddpo.errors import INTERRUPTS, RewardLoadError, UntrustedError
+from ddpo.errors import RewardLoadError, UntrustedError
 from ddpo.given import MODULE as GIVEN_MODULE
 from ddpo.given import given
 from ddpo.io.atomic import named_path
@@ -283,23 +283,9 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
         return given(attribute)
     _reach_current_folder(module)
     authored_package(module)
-    try:
+    what = f"{kind} {module}:{attribute}"
+    with author_error_as(lambda error: _import_failure(what, module, error)):
         imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name and (module == error.name or module.startswith(error.name + ".")):
-            hint = "write a file as ./file.py:Attribute"
-            raise RewardLoadError(
-                f"{kind} {module}:{attribute}: no module {error.name!r}; {hint}"
-            ) from error
-        raise RewardLoadError(
-            f"{kind} {module}:{attribute}: {explain_load_failure(error, module, 'install it')}"
-        ) from error
-    except INTERRUPTS:
-        raise
-    except BaseException as error:
-        raise RewardLoadError(
-            f"{kind} {module}:{attribute} cannot be imported: {author_line(error)}"
-        ) from error
     found = _attribute(imported, attribute, module)
     _loaded_words.add(f"{module}:{attribute}")
     if files := loaded_files(module, "object"):
@@ -307,6 +293,22 @@ def load_object(module: str, attribute: str, kind: str = "reward") -> tuple[Any,
     digest = source_digest(module)
     origin = f"{module} sha256:{digest}" if digest else module
     return found, origin
+
+
+def _import_failure(what: str, module: str, error: BaseException) -> RewardLoadError:
+    """The error for a module that cannot be imported.
+
+    Args:
+        what: The object that is looked for in the module.
+        module: Full name of the module.
+        error: Exception of the import.
+    """
+    if not isinstance(error, ModuleNotFoundError):
+        return RewardLoadError(f"{what} cannot be imported: {author_line(error)}")
+    if error.name and (module == error.name or module.startswith(error.name + ".")):
+        hint = "write a file as ./file.py:Attribute"
+        return RewardLoadError(f"{what}: no module {error.name!r}; {hint}")
+    return RewardLoadError(f"{what}: {explain_load_failure(error, module, 'install it')}")
 
 
 def _reach_current_folder(module: str) -> None:

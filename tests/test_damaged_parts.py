@@ -14,6 +14,7 @@ from ddpo.errors import CheckpointError
 from ddpo.eval.analysis.noise_floor import FILE, NoiseFloors
 from ddpo.eval.generate.scoring import ScoreJournal
 from ddpo.eval.inputs.runs import read_curve
+from ddpo.rewards.zoo import resolve
 from ddpo.trainer.run.folder import RunFolder
 from ddpo.types import Prompt
 
@@ -81,7 +82,7 @@ def test_damaged_noise_floors_are_measured_again(
 ) -> None:
     (tmp_path / FILE).write_text(text)
     floors = NoiseFloors(tmp_path, [("0" * 64, Prompt("a cat"))])
-    assert not floors.known("a")
+    assert not floors.known(resolve("darkness"))
     (line,) = caplog.messages
     assert "noise floors are measured again" in line
 

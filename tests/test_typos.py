@@ -192,6 +192,23 @@ def test_a_typo_answers_at_once(line: str, folder: Path) -> None:
     assert seconds <= CPU_SECONDS
 
 
+@pytest.mark.parametrize("table", ["pairs.csv --ties nonsense", "columns.csv"])
+def test_a_typo_of_a_validation_loads_no_numpy(table: str, folder: Path) -> None:
+    (folder / "columns.csv").write_text("left,right\na.png,a.png\n", encoding="utf-8")
+    line = f"-X importtime -m ddpo rewards validate darkness --preferences {table}"
+    done = subprocess.run(
+        [sys.executable, *shlex.split(line)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    loaded = {one.rpartition("|")[2].strip() for one in done.stderr.splitlines()}
+    assert "ddpo.cli.rewards.validate" in loaded
+    assert not loaded & {"numpy", "torch", "PIL"}
+
+
 WEIGHTED = sorted(
     name
     for name, card in rewards.available()[0].items()

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 
+NOISE: Final[dict[str, Any]] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 
-def write_tiny_sd(folder: Path) -> Path:
-    """A folder of `StableDiffusionPipeline.save_pretrained`.
 
-    The model predicts epsilon with leading timestep spacing, as SD 1.x does.
-    """
-    from diffusers import (
-        AutoencoderKL,
-        DDIMScheduler,
-        StableDiffusionPipeline,
-        UNet2DConditionModel,
-    )
-    from transformers import CLIPTokenizer
+def tiny_vae(**more: Any) -> Any:
+    from diffusers import AutoencoderKL
 
-    from pretraining import architecture
-    from pretraining.tokenizer import write_tokenizer
-
-    torch.manual_seed(0)
-    vocabulary = write_tokenizer(folder / "made")
-    vae = AutoencoderKL(
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         block_out_channels=(8, 16),
@@ -34,23 +26,46 @@ def write_tiny_sd(folder: Path) -> Path:
         latent_channels=4,
         norm_num_groups=4,
         sample_size=16,
+        **more,
     )
-    unet = UNet2DConditionModel(
+
+
+def tiny_unet(**more: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
         sample_size=8,
         in_channels=4,
         out_channels=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         block_out_channels=(16, 32),
         layers_per_block=1,
+        norm_num_groups=8,
+        **more,
+    )
+
+
+def write_tiny_sd(folder: Path) -> Path:
+    """A folder of `StableDiffusionPipeline.save_pretrained`.
+
+    The model predicts epsilon with leading timestep spacing, as SD 1.x does.
+    """
+    from diffusers import DDIMScheduler, StableDiffusionPipeline
+    from transformers import CLIPTokenizer
+
+    from pretraining import architecture
+    from pretraining.tokenizer import write_tokenizer
+
+    torch.manual_seed(0)
+    vocabulary = write_tokenizer(folder / "made")
+    vae = tiny_vae()
+    unet = tiny_unet(
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=128,
         attention_head_dim=2,
-        norm_num_groups=8,
     )
     scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
+        **NOISE,
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
@@ -71,12 +86,7 @@ def write_tiny_sd(folder: Path) -> Path:
 
 def write_tiny_xl(folder: Path) -> Path:
     """A folder of `StableDiffusionXLPipeline.save_pretrained` with the scheduler of SDXL 1.0."""
-    from diffusers import (
-        AutoencoderKL,
-        EulerDiscreteScheduler,
-        StableDiffusionXLPipeline,
-        UNet2DConditionModel,
-    )
+    from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
     from transformers import (
         CLIPTextConfig,
         CLIPTextModel,
@@ -102,37 +112,20 @@ def write_tiny_xl(folder: Path) -> Path:
     second = CLIPTextModelWithProjection(
         CLIPTextConfig(hidden_size=24, num_attention_heads=3, projection_dim=56, **text)
     )
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=16,
-        scaling_factor=0.13025,
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
+    vae = tiny_vae(scaling_factor=0.13025)
+    unet = tiny_unet(
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=(16, 32),
-        layers_per_block=1,
         cross_attention_dim=40,
         attention_head_dim=(2, 4),
         transformer_layers_per_block=(1, 2),
         use_linear_projection=True,
-        norm_num_groups=8,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=56 + 6 * 8,
     )
     scheduler = EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
+        **NOISE,
         timestep_spacing="leading",
         steps_offset=1,
     )

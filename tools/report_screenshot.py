@@ -7,16 +7,12 @@ Its sentence, the findings behind it and the run history go to docs/figures/repo
 from __future__ import annotations
 
 import argparse
-import io
-import shutil
 from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import sync_playwright
+from browser_screenshot import browser_page, save_upper_part
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "report.webp"
 WIDTH = 1280  # pixels
-MARGIN = 20  # pixels below the findings
 
 
 def screenshot(page: Path, to: Path) -> None:
@@ -28,27 +24,15 @@ def screenshot(page: Path, to: Path) -> None:
 
     Raises:
         FileNotFoundError: There is no such page, or no Chromium on this machine.
+        LookupError: The page is not a report.
     """
     if not page.is_file():
         raise FileNotFoundError(f"no such report: {page}")
-    browsers = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, browsers)), None)
-    if browser is None:
-        raise FileNotFoundError("no Chromium on this machine: apt-get install chromium")
-    with sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        view = running.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
+    with browser_page(WIDTH) as view:
         view.goto(page.resolve().as_uri())
         for image in view.locator(".answers img").all():
             image.evaluate("image => image.decode()")
-        box = view.locator(".answers").bounding_box()
-        if box is None:
-            raise FileNotFoundError(f"{page} is not a report: it has no findings")
-        clip = {"x": 0, "y": 0, "width": WIDTH, "height": round(box["y"] + box["height"]) + MARGIN}
-        png = view.screenshot(full_page=True, clip=clip)
-        running.close()
-    with Image.open(io.BytesIO(png)) as shot:
-        shot.convert("RGB").save(to, "WEBP", quality=80, method=6)
+        save_upper_part(view, ".answers", to)
 
 
 if __name__ == "__main__":

@@ -7,21 +7,17 @@ samples. The image goes to docs/figures/viewing-runs.webp.
 from __future__ import annotations
 
 import argparse
-import io
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image
-from playwright.sync_api import sync_playwright
+from browser_screenshot import browser_page, save_upper_part
 
 FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "viewing-runs.webp"
 WIDTH = 1100  # pixels
-MARGIN = 20  # pixels below the samples
 ENDS = ".along"
 """Last part of the page that is shown: one prompt along training."""
 
@@ -54,26 +50,14 @@ def screenshot(run: Path, to: Path) -> None:
 
     Raises:
         FileNotFoundError: There is no Chromium on this machine.
+        LookupError: The page has no samples.
     """
-    browsers = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, browsers)), None)
-    if browser is None:
-        raise FileNotFoundError("no Chromium on this machine: apt-get install chromium")
-    with viewer(run) as address, sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        view = running.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
+    with viewer(run) as address, browser_page(WIDTH) as view:
         view.goto(address)
         view.click("tbody a")
         view.wait_for_selector("[data-curve=reward_mean] svg")
         view.wait_for_load_state("networkidle")
-        box = view.locator(ENDS).bounding_box()
-        if box is None:
-            raise RuntimeError(f"the page of {run} has no samples")
-        clip = {"x": 0, "y": 0, "width": WIDTH, "height": round(box["y"] + box["height"]) + MARGIN}
-        png = view.screenshot(full_page=True, clip=clip)
-        running.close()
-    with Image.open(io.BytesIO(png)) as shot:
-        shot.convert("RGB").save(to, "WEBP", quality=80, method=6)
+        save_upper_part(view, ENDS, to)
 
 
 if __name__ == "__main__":

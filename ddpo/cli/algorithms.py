@@ -65,7 +65,7 @@ def check_command(
     from ddpo.trainer.algorithms import load_algorithm
 
     load_algorithm(algorithm)  # an unknown name is reported before torch is imported
-    from ddpo.cli.rewards.check import print_conformance
+    from ddpo.cli.conformance import print_conformance
     from ddpo.trainer.check import check_algorithm
 
     print_conformance(algorithm, check_algorithm(algorithm), as_json)

@@ -95,19 +95,20 @@ def check_prompt_list(name: str) -> None:
 
 
 def check_model(word: str) -> None:
-    """Finds the place of a base model, without reading its weights.
+    """Finds the place of a base model and its files, without reading its weights.
 
     Of a hub id the small files are fetched. Where fetching is off, its weights must be here.
 
     Raises:
-        UserError: There is no such name, file, folder or model of the hub, or it is no model.
+        UserError: There is no such name, file, folder or model of the hub, or it is no model, or
+            files of it are missing.
     """
-    from ddpo.policies.base_model import check_described, model_folder
+    from ddpo.policies.base_model import check_described, open_model
     from ddpo.policies.model_place import locate
 
     place = locate(word)
     if place.kind in ("folder", "file"):
-        model_folder(word)
+        open_model(word).check_complete()
     elif place.kind == "hub":
         check_described(place.place)
     elif place.path is not None and not place.path.is_file():

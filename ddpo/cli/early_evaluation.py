@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpo.cli.early import (
@@ -15,7 +14,6 @@ from ddpo.cli.early import (
 )
 from ddpo.device_words import check_device_name
 from ddpo.errors import ConfigError
-from ddpo.inputs.address import refuse_address
 
 if TYPE_CHECKING:
     from ddpo.eval.inputs.checkpoints import NamedCheckpoint
@@ -58,6 +56,7 @@ def check_evaluation(
         UserError: A name, file or folder cannot be found, or two options exclude each other.
     """
     from ddpo.eval.config import check_models_given
+    from ddpo.eval.inputs.named_folders import named_folders
 
     checkpoints: Sequence[str] = options.get("checkpoints") or ()
     images: Sequence[str] = options.get("images") or ()
@@ -66,7 +65,8 @@ def check_evaluation(
         raise ConfigError(f"--leaks must be report or drop, got {options['leaks']!r}")
     check_models_given(checkpoints, images, rewards)
     check_device_name(options.get("device"))
-    _check_images(images)
+    if images:
+        named_folders(images)
     for file in options.get("preferences") or ():
         check_preferences(file)
     for expression in rewards:
@@ -81,29 +81,6 @@ def check_evaluation(
 
         check_folder_writable(options["out"])
     return _check_checkpoints(checkpoints, options, conditions) if checkpoints else None
-
-
-def _check_images(images: Sequence[str]) -> None:
-    """Checks that given images are those of a base model and of others.
-
-    Raises:
-        ConfigError: They are not, or one does not exist.
-    """
-    from ddpo.eval.inputs.models import BASE
-
-    named = []
-    for text in images:
-        name, equals, place = text.partition("=")
-        refuse_address(place)
-        if not equals or not name or not Path(place).exists():
-            raise ConfigError(
-                f"--images {text!r} is not NAME=FOLDER with an existing folder, table or archive"
-            )
-        named.append(name)
-    if named and (BASE not in named or len(named) < 2 or len(set(named)) < len(named)):
-        raise ConfigError(
-            "images are given as --images base=FOLDER --images NAME=FOLDER …, each name once"
-        )
 
 
 def _check_checkpoints(

@@ -69,23 +69,15 @@ def export_command(
     from ddpo.trainer.run.export import push_to_hub as push
 
     info = export(checkpoint, to, merge, model, trust or (), lora_names)
+    uploaded = push(to, push_to_hub) if push_to_hub is not None else None
     loader = f'pipeline.load_lora_weights("{to}")'
     if lora_names == "kohya" and not reads_kohya(info.model):
         loader = "kohya-ss or ComfyUI; diffusers does not read these names for this model"
     if merge or info.kind == "full":
         loader = f'DiffusionPipeline.from_pretrained("{to}")'
-    uploaded = push(to, push_to_hub) if push_to_hub is not None else None
     if as_json:
-        print_json(
-            {
-                "folder": str(to),
-                "kind": info.kind,
-                "model": info.model,
-                "iteration": info.iteration,
-                "load": loader,
-                "uploaded": uploaded,
-            }
-        )
+        facts = {"kind": info.kind, "model": info.model, "iteration": info.iteration}
+        print_json({"folder": str(to), **facts, "load": loader, "uploaded": uploaded})
         return
     echo(f"{info.kind} checkpoint of {info.model}, iteration {info.iteration}, in {to}")
     echo(f"Model card: {to / 'README.md'}")

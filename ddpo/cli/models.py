@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
+from ddpo.cli.check_options import EACH_S, CheckTimeout, OnlyChecks, Timeout
 from ddpo.cli.commands import Commands, Group, examples
 from ddpo.cli.completion import complete_model
+from ddpo.cli.conformance import report_conformance
 from ddpo.cli.console import escape, new_console, print_json, quiet_libraries, simple_table
 from ddpo.cli.early import check_device_name, check_model
-from ddpo.cli.options import AUTO, EXECUTION, INPUT, AsJson, Device, number_option, option
-from ddpo.ranges import SECONDS
-
-EACH_S: Final = 1800.0
-"""Seconds for a check: six loads of a model of six billion parameters take less."""
+from ddpo.cli.options import AUTO, AsJson, Device
 
 app = Commands(
     cls=Group,
@@ -59,28 +57,10 @@ def check_command(
             autocompletion=complete_model,
         ),
     ],
-    only: Annotated[
-        list[str] | None,
-        option("Name of the only check to run; repeatable.", metavar="CHECK", panel=INPUT),
-    ] = None,
+    only: OnlyChecks = None,
     device: Device = AUTO,
-    timeout: Annotated[
-        float | None,
-        number_option(
-            SECONDS,
-            "Time limit for all checks, in seconds; those left are failures.",
-            panel=EXECUTION,
-        ),
-    ] = None,
-    check_timeout: Annotated[
-        float,
-        number_option(
-            SECONDS,
-            "Time limit for each check, in seconds; one that exceeds it fails.",
-            "--check-timeout",
-            panel=EXECUTION,
-        ),
-    ] = EACH_S,
+    timeout: Timeout = None,
+    check_timeout: CheckTimeout = EACH_S,
     as_json: AsJson = False,
 ) -> None:
     """Report which promises a model keeps, such as exact ratios and right gradients.
@@ -92,12 +72,8 @@ def check_command(
     check_names(only or ())
     check_device_name(device)
     check_model(model)  # a model that does not exist is reported before torch is imported
-    from ddpo.cli.rewards.check import print_conformance, say_result
     from ddpo.model_check import iter_results
 
     quiet_libraries()
-    results = []
-    for result in iter_results(model, only or None, device, timeout, check_timeout):
-        results.append(result)
-        say_result(result)
-    print_conformance(model, results, as_json)
+    results = iter_results(model, only or None, device, timeout, check_timeout)
+    report_conformance(model, results, as_json)

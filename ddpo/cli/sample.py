@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from ddpo.cli.commands import examples, renamed
 from ddpo.cli.completion import complete_model, complete_prompts
-from ddpo.cli.console import echo, note, note_console, print_json, quiet_libraries
+from ddpo.cli.console import echo, print_json, quiet_libraries
 from ddpo.cli.early import check_checkpoint, check_device_name, check_model
 from ddpo.cli.options import (
-    AUTO,
     INPUT,
     MODEL,
     AsJson,
@@ -26,21 +25,14 @@ from ddpo.cli.options import (
     out_option,
 )
 from ddpo.cli.sample_prompts import given_prompts, note_prompts
-from ddpo.io.finite import finite
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ddpo.policies.checkpoints.folder import CheckpointInfo
-    from ddpo.policies.policy import Policy
-    from ddpo.policies.sample_folder import SampleFolder
-    from ddpo.policies.sampler import SampleKey, SamplerSettings
+    from ddpo.policies.sampler import SampleKey
     from ddpo.types import Prompt
 
-NUMBERS: Final = ("steps", "guidance", "eta")
-WORDS: Final = ("transition", "grid")
-BATCH: Final = 32  # images per call of the denoiser
 SHEET_COLUMNS: Final = 8  # with one image per prompt
 
 Texts = Annotated[
@@ -169,20 +161,12 @@ def sample_command(
         check_model(base)
     else:
         check_checkpoint(info)
-    from ddpo.io.atomic import check_folder_writable
-    from ddpo.policies.free_folder import check_free
-
-    check_free(out)
-    check_folder_writable(out)
+    _check_out(out)
     keys = _keys(chosen, count)
     quiet_libraries()
     note_prompts(base, [prompt.text for prompt in chosen])
-    from ddpo.devices import resolve_device
-    from ddpo.policies import load_policy
-    from ddpo.policies.family import default_dtype
-    from ddpo.policies.sample_folder import sample_folder
+    from ddpo.cli.sampling_plan import plan_sampling
 
-    config = _run_config(info)
     given = {
         "steps": steps,
         "guidance": guidance,
@@ -191,44 +175,26 @@ def sample_command(
         "grid": grid,
         "size": size,
     }
-    settings = _settings(base, config, given, len(keys))
-    place = resolve_device(device or str(config.get("device", AUTO)))
-    dtype = str(config.get("dtype") or default_dtype(base, place))
-    facts = {
-        "model": base,
-        "checkpoint": str(info.folder) if info else None,
-        **{name: getattr(settings, name) for name in NUMBERS},
-        **{name: word for name in WORDS if (word := getattr(settings, name)) != AUTO},
-        **({"size": list(settings.size)} if settings.size else {}),
-    }
-    rows = [_metadata_row(key, seed, facts) for key in keys]
-    identity = _identity(base, info, settings.batch, dtype, place)
-    with sample_folder(out, rows, identity) as folder:
-        policy = load_policy(base, info, device=place, dtype=dtype, size=settings.size)
-        _write_images(policy, keys, settings, seed, folder)
-        sheet = folder.finish(columns=count if count > 1 else SHEET_COLUMNS)
+    plan = plan_sampling(base, info, keys, given, seed, device)
+    sheet = plan.write(out, columns=count if count > 1 else SHEET_COLUMNS)
     if as_json:
-        print_json({"out": str(out), "images": len(keys), "sheet": str(sheet), **facts})
+        print_json({"out": str(out), "images": len(keys), "sheet": str(sheet), **plan.facts})
         return
     echo(f"{len(keys)} images in {out}; all of them in {sheet}")
 
 
-def _settings(
-    model: str, config: dict[str, Any], given: dict[str, Any], images: int
-) -> SamplerSettings:
-    """The given settings; for those that are None the run's, else the model family's."""
-    from ddpo.policies.family import chosen_sampler
-    from ddpo.policies.sampler import SamplerSettings
+def _check_out(out: Path) -> None:
+    """Checks the folder for the images before time is spent on them.
 
-    values = chosen_sampler(model, config.get("sample", {}), given)
-    return SamplerSettings(**values | {"batch": min(BATCH, images)})
+    Raises:
+        RunExistsError: It holds something else.
+        ConfigError: It cannot be written.
+    """
+    from ddpo.io.atomic import check_folder_writable
+    from ddpo.policies.free_folder import check_free
 
-
-def _run_config(info: CheckpointInfo | None) -> dict[str, Any]:
-    """The settings of the run that a checkpoint belongs to; empty if it belongs to none."""
-    from ddpo.eval.inputs.runs import read_run
-
-    return dict(read_run(info.run).config) if info is not None else {}
+    check_free(out)
+    check_folder_writable(out)
 
 
 def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
@@ -246,61 +212,3 @@ def _keys(prompts: Sequence[Prompt], count: int) -> list[SampleKey]:
         keys += [SampleKey(prompt, planned[prompt.id] + index) for index in range(count)]
         planned[prompt.id] += count
     return keys
-
-
-def _identity(
-    model: str, info: CheckpointInfo | None, batch: int, dtype: str, device: str
-) -> dict[str, Any]:
-    """The other facts that fix the pixels, beside prompts, seed and settings, as JSON values."""
-    from ddpo.eval.inputs.checkpoints import weights_hash
-    from ddpo.policies.model_place import facts_of
-
-    return {
-        "base": facts_of(model),
-        "weights": weights_hash(info.weights) if info else "",
-        "batch": batch,
-        "dtype": dtype,
-        "device": device.partition(":")[0],
-    }
-
-
-def _write_images(
-    policy: Policy,
-    keys: Sequence[SampleKey],
-    settings: SamplerSettings,
-    seed: int,
-    folder: SampleFolder,
-) -> None:
-    """Writes each batch once sampled, after those that an interrupted sampling left.
-
-    Raises:
-        StorageFailure: A file cannot be written.
-    """
-    from rich.progress import track
-
-    from ddpo.images import to_pil
-    from ddpo.policies.sampler import sample_images
-
-    done = folder.keep_finished(settings.batch)
-    if done:
-        note(f"{done} of {len(keys)} images are there already")
-    batches = sample_images(policy, keys[done:], settings, seed)
-    total = -(-(len(keys) - done) // settings.batch)
-    console = note_console()
-    hidden = not console.is_terminal
-    for batch in track(batches, "sampling", total=total, console=console, disable=hidden):
-        folder.add(done, to_pil(batch.pixels))
-        done += len(batch)
-
-
-def _metadata_row(key: SampleKey, seed: int, facts: dict[str, Any]) -> dict[str, Any]:
-    row = {
-        "file_name": f"{key.prompt.id}-{key.index}.png",
-        "prompt": key.prompt.text,
-        "index": key.index,
-        "seed": seed,
-        "settings": facts,
-    }
-    if key.prompt.metadata:
-        row["metadata"] = finite(dict(key.prompt.metadata))
-    return row

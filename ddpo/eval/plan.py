@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import ConfigError
 from ddpo.eval.command import command_line
 from ddpo.eval.config import EvalConfig, check_models_given
 from ddpo.eval.generate.probe import PROBE_CARDS
@@ -24,11 +23,11 @@ from ddpo.eval.inputs.image_folders import (
     check_paired,
     find_images,
     leftover_split,
-    named_folder,
     without_prompts,
 )
 from ddpo.eval.inputs.judgements import JudgementFile, find_judgements
 from ddpo.eval.inputs.models import BASE, ModelFacts
+from ddpo.eval.inputs.named_folders import named_folders
 from ddpo.eval.inputs.rewards import (
     PlannedReward,
     plan_rewards,
@@ -262,11 +261,7 @@ def _folders_and_splits(
     config: EvalConfig,
 ) -> tuple[tuple[ImageFolder, ...], tuple[Split, ...], tuple[SplitFacts, ...]]:
     """The given folders, the base model's first, and the splits of their prompts."""
-    named = dict(named_folder(text) for text in config.images)
-    if len(named) < len(config.images) or BASE not in named or len(named) < 2:
-        raise ConfigError(
-            "images are given as --images base=FOLDER --images NAME=FOLDER …, each name once"
-        )
+    named = named_folders(config.images)
     trained = load_prompts(config.trained_prompts).prompts if config.trained_prompts else None
     loaded = (
         load_splits(config.prompts, trained, leaks=config.leaks, limit=config.limit)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 
-from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import INTERRUPTS
 from ddpo.model_check.model_under_test import ModelUnderTest
 from ddpo.model_check.names import FIRST, check_names
-from ddpo.model_check.promises import CHECKS, Probe
-from ddpo.rewards.check.definition import CheckFailed, CheckResult, CheckSkipped, Outcome
+from ddpo.model_check.promises import CHECKS
+from ddpo.rewards.check.definition import CheckResult, checks_table, demand_of, run_probe
 from ddpo.rewards.check.global_state import preserved
 from ddpo.rewards.check.testing import report_to_pytest
 from ddpo.rewards.check.time_limits import TimeLimits
@@ -102,29 +98,10 @@ def _results(names: list[str], tested: ModelUnderTest, limits: TimeLimits) -> It
 
 def _run(name: str, tested: ModelUnderTest) -> CheckResult:
     """Runs one check and restores global state afterwards."""
-    started = time.perf_counter()
     with preserved():
-        outcome, detail = _probe(CHECKS[name], tested)
-    return CheckResult(name, outcome, " ".join(detail.split()), time.perf_counter() - started)
-
-
-def _probe(probe: Probe, tested: ModelUnderTest) -> tuple[Outcome, str]:
-    try:
-        return "passed", probe(tested) or ""
-    except CheckSkipped as error:
-        return "skipped", str(error)
-    except CheckFailed as error:
-        return "failed", str(error)
-    except INTERRUPTS:
-        raise
-    except BaseException as error:  # noqa: BLE001  # a policy may raise anything
-        return "failed", f"raised {author_line(error)}"
+        return run_probe(name, partial(CHECKS[name], tested))
 
 
 def render_checks_markdown() -> str:
     """A Markdown table with one row per check."""
-    rows = [
-        f"| `{name}` | {' '.join((inspect.getdoc(probe) or '').split())} |"
-        for name, probe in CHECKS.items()
-    ]
-    return "\n".join(["| check | demands |", "|---|---|", *rows]) + "\n"
+    return checks_table({name: demand_of(probe) for name, probe in CHECKS.items()})

@@ -19,6 +19,7 @@ from ddpo.policies.model_files import (
     STEMS,
     VARIANTS,
     check_not_pointer,
+    found_weights,
     read_json,
     single_file_error,
     weight_files,
@@ -135,18 +136,10 @@ class BaseModel:
         """A tokenizer of the model; raises as `load`."""
         import transformers
 
-        self.check_part(part)
-        kind = self._classes(part)[0]
-        files = VOCABULARIES[kind]
-        names = {file.name for file in (self.folder / part).iterdir()}
-        if "tokenizer.json" not in names and not set(files) <= names:
-            raise MissingResourceError(
-                f"the model {self.word!r} is incomplete: {self.folder / part} has no vocabulary "
-                f"(tokenizer.json, or {' and '.join(files)})"
-            )
-        for name in sorted(names):
-            check_not_pointer(self.folder / part / name)
-        tokenizer = self.read(part, getattr(transformers, kind))
+        self._check_vocabulary(part)
+        for file in sorted((self.folder / part).iterdir()):
+            check_not_pointer(file)
+        tokenizer = self.read(part, getattr(transformers, self._classes(part)[0]))
         if tokenizer.pad_token_id is None:
             raise ConfigError(f"the tokenizer of {self.word!r} has no pad_token: add it to {part}/")
         return tokenizer
@@ -169,6 +162,43 @@ class BaseModel:
         """The supported classes of a component; () for one whose class does not matter."""
         kind = PIPELINES.get(self.pipeline)
         return kind.classes.get(part, ()) if kind else ()
+
+    def check_complete(self) -> None:
+        """Looks for the files of all components, without opening those of weights.
+
+        A pipeline that ddpo does not load is not checked.
+
+        Raises:
+            MissingResourceError: A folder, a vocabulary or the weights of a component are missing.
+            ConfigError: A component has another class.
+        """
+        kind = PIPELINES.get(self.pipeline)
+        if kind is None:
+            return
+        for part in kind.classes:
+            if part in kind.optional and not self.names(part):
+                continue
+            if part in kind.tokenizers:
+                self._check_vocabulary(part)
+            else:
+                self.check_part(part)
+                found_weights(self.folder / part)
+
+    def _check_vocabulary(self, part: str) -> None:
+        """Raises for a tokenizer without its vocabulary; errors as `load`."""
+        self.check_part(part)
+        if not self.has_vocabulary(part):
+            files = VOCABULARIES[self._classes(part)[0]]
+            raise MissingResourceError(
+                f"the model {self.word!r} is incomplete: {self.folder / part} has no vocabulary "
+                f"(tokenizer.json, or {' and '.join(files)})"
+            )
+
+    def has_vocabulary(self, part: str) -> bool:
+        """True if the files of a tokenizer are here."""
+        files = VOCABULARIES[self._classes(part)[0]]
+        choices = (("tokenizer.json",), files)
+        return any(all((self.folder / part / name).is_file() for name in one) for one in choices)
 
     def check_part(self, part: str) -> None:
         """Raises for a component that is absent or of an unsupported class; errors as `load`."""
@@ -329,14 +359,35 @@ def _fetched(hub_id: str) -> Path:
         if missing and not offline():
             patterns = [name for part in missing for name in _weight_patterns(part, variant)]
             _fetch(hub_id, patterns)
-    lost = [part for part in parts if not any((model.folder / part).glob("*.safetensors"))]
-    if lost and offline():
-        raise MissingResourceError(
-            f"the model {hub_id!r} is incomplete in the hub's cache ({lost[0]}/ has no "
-            f"safetensors) and fetching is off: run `{_command(hub_id)}` on a machine with a "
-            "network, or give a local path"
-        )
+    if offline():
+        _check_cached(model, parts)
     return model.folder
+
+
+def _check_cached(model: BaseModel, parts: Sequence[str]) -> None:
+    """Raises for a model of which the hub's cache lacks files, where fetching is off.
+
+    Args:
+        model: The model in the hub's cache.
+        parts: Its components with weights.
+    """
+    lost = [part for part in parts if not any((model.folder / part).glob("*.safetensors"))]
+    if lost:
+        raise _incomplete(model.word, f"{lost[0]}/ has no safetensors")
+    kind = PIPELINES.get(model.pipeline)
+    names = [part for part in kind.tokenizers if model.names(part)] if kind else []
+    unread = [part for part in names if not model.has_vocabulary(part)]
+    if unread:
+        raise _incomplete(model.word, f"{unread[0]}/ has no vocabulary")
+    model.check_complete()
+
+
+def _incomplete(hub_id: str, reason: str) -> MissingResourceError:
+    """The error for a model of which the hub's cache lacks a part, where fetching is off."""
+    return MissingResourceError(
+        f"the model {hub_id!r} is incomplete in the hub's cache ({reason}) and fetching is off: "
+        f"run `{_command(hub_id)}` on a machine with a network, or give a local path"
+    )
 
 
 def _described(hub_id: str) -> BaseModel:

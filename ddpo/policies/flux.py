@@ -19,7 +19,7 @@ from ddpo.policies.flux_features import (
     line_of_shifts,
 )
 from ddpo.policies.model_features import Setting
-from ddpo.policies.packed_policy import PackedPolicy, unpack
+from ddpo.policies.packed_policy import JOINT_ATTENTION, PackedPolicy, unpack
 from ddpo.policies.policy import LoraSettings
 
 __all__ = ["FluxPolicy"]
@@ -40,14 +40,7 @@ class FluxPolicy(PackedPolicy):
         rank=64,
         alpha=128,
         targets=(
-            "attn.to_q",
-            "attn.to_k",
-            "attn.to_v",
-            "attn.to_out.0",
-            "attn.add_q_proj",
-            "attn.add_k_proj",
-            "attn.add_v_proj",
-            "attn.to_add_out",
+            *JOINT_ATTENTION,
             "ff.net.0.proj",
             "ff.net.2",
             "ff_context.net.0.proj",

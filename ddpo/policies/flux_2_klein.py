@@ -19,7 +19,7 @@ from ddpo.policies.flux_features import (
     FLUX_2_VAE,
 )
 from ddpo.policies.model_features import Setting
-from ddpo.policies.packed_policy import PackedPolicy, unpack
+from ddpo.policies.packed_policy import JOINT_ATTENTION, PackedPolicy, unpack
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.sampler import classifier_free
 
@@ -44,14 +44,7 @@ class Flux2KleinPolicy(PackedPolicy):
         rank=64,
         alpha=128,
         targets=(
-            "attn.to_q",
-            "attn.to_k",
-            "attn.to_v",
-            "attn.to_out.0",
-            "attn.add_q_proj",
-            "attn.add_k_proj",
-            "attn.add_v_proj",
-            "attn.to_add_out",
+            *JOINT_ATTENTION,
             "ff.linear_in",
             "ff.linear_out",
             "ff_context.linear_in",

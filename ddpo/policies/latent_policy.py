@@ -33,11 +33,12 @@ from ddpo.policies.checkpoints.own import (
 from ddpo.policies.conditioning_cache import ConditioningCache
 from ddpo.policies.frozen_copy import frozen_copy
 from ddpo.policies.image_size import check_multiple, latent_side
+from ddpo.policies.kept_weights import KeptWeights
 from ddpo.policies.pipelines import PIPELINES, UNET
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.prompt_reader import PromptReader
 from ddpo.policies.schedule import Schedule
-from ddpo.policies.starting_lora import StartingWeights, begin_from, starting_lora
+from ddpo.policies.starting_lora import begin_from, starting_lora
 
 __all__ = ["LatentPolicy", "lay_out"]
 
@@ -115,7 +116,7 @@ class LatentPolicy(ABC):
         self.kind: Literal["none", "lora", "full"] = "none"
         self.lora = self.LORA
         self._reference: Any = None
-        self.start: StartingWeights | None = None
+        self.start: KeptWeights | None = None
         self._compiled = False
         self._conditioning = ConditioningCache(self._encode_new)
 
@@ -327,9 +328,9 @@ class LatentPolicy(ABC):
         self.adapt("lora", lora)
         begin_from(self, found, checkpoint)
 
-    def keep_start(self) -> StartingWeights:
+    def keep_start(self) -> KeptWeights:
         """Makes the trained weights, as they are now, those of `reference`."""
-        self.start = StartingWeights(self)
+        self.start = KeptWeights(self, "start.")
         return self.start
 
     def save(self, folder: Path, iteration: int) -> None:

@@ -16,6 +16,7 @@ __all__ = [
     "VARIANTS",
     "WeightFiles",
     "check_not_pointer",
+    "found_weights",
     "read_json",
     "single_file_error",
     "weight_files",
@@ -64,10 +65,20 @@ def weight_files(folder: Path) -> WeightFiles:
         MissingResourceError: There are no safetensors, only pickles, or a shard is missing, or a
             file is empty, truncated or a pointer of Git LFS.
     """
+    found = found_weights(folder)
+    for path in found.paths:
+        _check_safetensors(path)
+    return found
+
+
+def found_weights(folder: Path) -> WeightFiles:
+    """The files that `weight_files` checks, which are not opened here.
+
+    Raises:
+        MissingResourceError: There are no safetensors, only pickles, or a shard is missing.
+    """
     for variant in (None, *VARIANTS):
         if paths := _of_variant(folder, variant):
-            for path in paths:
-                _check_safetensors(path)
             return WeightFiles(variant, paths)
     raise _no_safetensors(folder)
 

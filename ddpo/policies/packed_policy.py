@@ -14,10 +14,21 @@ from ddpo.policies.base_model import BaseModel
 from ddpo.policies.flow_policy import FlowPolicy
 from ddpo.policies.flow_schedule import FlowSchedule
 
-__all__ = ["PATCH", "PackedPolicy", "pack", "unpack"]
+__all__ = ["JOINT_ATTENTION", "PATCH", "PackedPolicy", "pack", "unpack"]
 
 PATCH: Final = 2
 """Side of a token in latents."""
+JOINT_ATTENTION: Final = (
+    "attn.to_q",
+    "attn.to_k",
+    "attn.to_v",
+    "attn.to_out.0",
+    "attn.add_q_proj",
+    "attn.add_k_proj",
+    "attn.add_v_proj",
+    "attn.to_add_out",
+)
+"""The layers of attention over image and text, which LoRAs of both families train."""
 
 
 def pack(latents: Tensor) -> Tensor:

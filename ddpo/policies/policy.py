@@ -116,7 +116,7 @@ class TrainablePolicy(Policy, Protocol):
     def save(self, folder: Path, iteration: int) -> None:
         """Writes a checkpoint into an existing folder, with the weights as safetensors.
 
-        Its facts are written by `ddpo.policies.checkpoints.folder.write_facts`.
+        Its facts are written by `ddpo.policies.checkpoints.policy_file.write_facts`.
         """
         ...
 

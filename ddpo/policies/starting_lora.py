@@ -1,10 +1,8 @@
-"""Training that begins from a LoRA, and its weights at that point as the reference policy."""
+"""Training that begins from a LoRA."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,13 +11,9 @@ from ddpo.policies.checkpoints.folder import CheckpointInfo, check_files
 from ddpo.policies.checkpoints.lora import LoraFile, check_lora, module_shape, read_lora
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ddpo.policies.policy import LoraSettings, TrainablePolicy
 
-__all__ = ["StartingWeights", "begin_from", "starting_lora"]
-
-PREFIX: Final = "start."
+__all__ = ["begin_from", "starting_lora"]
 
 
 def starting_lora(info: CheckpointInfo, denoiser: Any, lora: LoraSettings, model: str) -> LoraFile:
@@ -92,49 +86,3 @@ def _ending(layer: str) -> str:
     """The end of a layer's name as `adapt.targets` would name it."""
     *_, parent, name = ("", *layer.split("."))
     return f"{parent}.{name}" if name.isdigit() else name
-
-
-class StartingWeights:
-    """The trained weights of a policy as they were at the start of its training.
-
-    Args:
-        policy: An adapted policy.
-    """
-
-    def __init__(self, policy: TrainablePolicy) -> None:
-        self.parameters = dict(policy.trainable_parameters())
-        self.values = {name: one.detach().clone() for name, one in self.parameters.items()}
-
-    @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Inside, the policy has these weights; a graph that was recorded before stays valid."""
-        own = {name: parameter.data for name, parameter in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            parameter.data = self.values[name]
-        try:
-            yield
-        finally:
-            for name, parameter in self.parameters.items():
-                parameter.data = own[name]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The weights, for the state of a run."""
-        return {PREFIX + name: value for name, value in self.values.items()}
-
-    def load(self, tensors: Mapping[str, Tensor], place: str) -> None:
-        """Restores what `tensors` returned.
-
-        Args:
-            tensors: State of a run.
-            place: File of the state, for messages.
-
-        Raises:
-            CheckpointError: A tensor is missing or of another shape.
-        """
-        for name, value in self.values.items():
-            saved = tensors.get(PREFIX + name)
-            if saved is None or saved.shape != value.shape:
-                raise CheckpointError(
-                    f"{place} does not fit the run: {PREFIX}{name} is missing or of another shape"
-                )
-            value.copy_(saved)

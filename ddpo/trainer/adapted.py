@@ -7,8 +7,8 @@ import torch
 from ddpo.errors import ConfigError
 from ddpo.policies import load_policy
 from ddpo.policies.checkpoints.folder import CheckpointInfo, find_checkpoint
+from ddpo.policies.kept_weights import KeptWeights
 from ddpo.policies.policy import LoraSettings, TrainablePolicy
-from ddpo.policies.starting_lora import StartingWeights
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import keep_fewer_activations
 
@@ -67,7 +67,7 @@ def begin_from(policy: TrainablePolicy, checkpoint: CheckpointInfo, lora: LoraSe
     method(checkpoint, lora)
 
 
-def keep_start(policy: TrainablePolicy) -> StartingWeights:
+def keep_start(policy: TrainablePolicy) -> KeptWeights:
     """Makes the trained weights, as they are now, the reference policy, by the policy's method.
 
     Raises:
@@ -78,5 +78,5 @@ def keep_start(policy: TrainablePolicy) -> StartingWeights:
         raise ConfigError(
             f"the model {policy.model!r} has one reference: leave out optim.kl_reference"
         )
-    start: StartingWeights = method()
+    start: KeptWeights = method()
     return start

@@ -6,20 +6,23 @@ No model is loaded: the algorithm is called with made-up rewards and log-likelih
 from __future__ import annotations
 
 import copy
-import inspect
 import json
-import time
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddpo.author_errors import author_line
-from ddpo.errors import INTERRUPTS
-from ddpo.rewards.check.definition import CheckFailed, CheckResult, CheckSkipped, Outcome
+from ddpo.rewards.check.definition import (
+    CheckFailed,
+    CheckResult,
+    CheckSkipped,
+    checks_table,
+    demand_of,
+    run_probe,
+)
 from ddpo.rewards.check.testing import report_to_pytest
 from ddpo.text import listed
 from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
@@ -334,25 +337,9 @@ def algorithm_tests(name: str) -> Callable[[str], None]:
 
 
 def _run(name: str, tested: AlgorithmUnderTest) -> CheckResult:
-    started = time.perf_counter()
-    outcome, detail = _probe(CHECKS[name], tested)
-    return CheckResult(name, outcome, " ".join(detail.split()), time.perf_counter() - started)
-
-
-def _probe(probe: Probe, tested: AlgorithmUnderTest) -> tuple[Outcome, str]:
-    try:
-        return "passed", probe(tested) or ""
-    except CheckSkipped as error:
-        return "skipped", str(error)
-    except CheckFailed as error:
-        return "failed", str(error)
-    except INTERRUPTS:
-        raise
-    except BaseException as error:  # noqa: BLE001  # an algorithm may raise anything
-        return "failed", f"raised {author_line(error)}"
+    return run_probe(name, partial(CHECKS[name], tested))
 
 
 def render_checks_markdown() -> str:
     """A Markdown table with one row per check."""
-    rows = [f"| `{name}` | {inspect.getdoc(probe)} |" for name, probe in CHECKS.items()]
-    return "\n".join(["| check | demands |", "|---|---|", *rows]) + "\n"
+    return checks_table({name: demand_of(probe) for name, probe in CHECKS.items()})

@@ -14,8 +14,8 @@ from ddpo.distributed import World
 from ddpo.errors import CheckpointError, ConfigError
 from ddpo.io.fields import shown
 from ddpo.io.tensors import check_finite, optimizer_tensors, restore_optimizer
+from ddpo.policies.kept_weights import KeptWeights
 from ddpo.policies.policy import Policy, TrainablePolicy, compile_denoiser
-from ddpo.policies.starting_lora import StartingWeights
 from ddpo.trainer.adapted import keep_start
 from ddpo.trainer.advantages import PromptStatistics
 from ddpo.trainer.config import TrainConfig
@@ -75,7 +75,7 @@ class TrainingState:
         self.optimizer.register_step_post_hook(average.step)
         return average
 
-    def _starting_weights(self, config: TrainConfig) -> StartingWeights | None:
+    def _starting_weights(self, config: TrainConfig) -> KeptWeights | None:
         """The weights that are the reference policy; None if that is the base model."""
         if config.optim.kl_reference == "base" or config.adapt.kind != "lora":
             return None  # full finetuning starts from the base model

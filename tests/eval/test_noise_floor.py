@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ddpo.eval.analysis.noise_floor import FLOOR_IMAGES, noise_floor
+from ddpo.eval.analysis.noise_floor import FILE, FLOOR_IMAGES, NoiseFloors, noise_floor
+from ddpo.eval.generate.image_store import ImageKey, ImageStore
+from ddpo.images import pixels_sha256
 from ddpo.rewards.card import Calls
 from ddpo.rewards.cards import CARDS
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.rewards.zoo import make_reward
 from ddpo.types import ImageBatch, Prompt, RewardOutput
@@ -117,3 +122,31 @@ def test_an_image_without_a_score_is_left_out() -> None:
     left = noise_floor(Scorer(LeftColumn()), images[::2], [CAT] * 3)
     assert noise_floor(Scorer(Choosy()), images, prompts) == pytest.approx(left)
     assert math.isnan(noise_floor(Scorer(Choosy()), images, [Prompt("odd")] * 6))
+
+
+@pytest.mark.parametrize(("inputs", "used"), [(("image",), True), (("image", "prompt"), False)])
+def test_a_kept_floor_counts_only_under_the_edits_of_today(
+    inputs: tuple[str, ...], used: bool, tmp_path: Path
+) -> None:
+    """Earlier files name no edits: all were measured with the mirror image."""
+    ramp = np.broadcast_to((50 + 20 * np.arange(4))[None, :, None], (16, 4, 3)).astype(np.uint8)
+    images = [(pixels_sha256(ramp), CAT)]
+    reward = LeftColumn(inputs=inputs)
+    resolved = ResolvedReward(reward.card, {}, "ddpo", None)
+    with ImageStore(tmp_path) as store:
+        store.add([(ImageKey("model", CAT.id, 0), ramp, {})])
+        floors = NoiseFloors(tmp_path, images)
+        floors.measure(resolved, Scorer(reward), store)
+        assert floors.value(resolved) == pytest.approx(60 if used else 20)  # flip 60, crop 20
+        (key,) = json.loads((tmp_path / FILE).read_text())
+        images_hash = key.split()[0]
+        old = {f"{images_hash} {resolved.identity}": 60.5}
+        (tmp_path / FILE).write_text(json.dumps(old))
+        floors = NoiseFloors(tmp_path, images)
+        assert floors.known(resolved) is used
+        reward.images = 0
+        floors.measure(resolved, Scorer(reward), store)
+        assert reward.images == (0 if used else 3)  # the image and two edits
+        assert floors.value(resolved) == pytest.approx(60.5 if used else 20)
+        assert NoiseFloors(tmp_path, images).known(resolved)
+        assert json.loads((tmp_path / FILE).read_text()).items() >= old.items()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from diffusers import StableDiffusionPipeline
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
+from ddpo.cli.early import check_model
 from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError, UserError
 from ddpo.policies import load_policy
 from ddpo.policies.base_model import open_model
@@ -311,6 +314,38 @@ def test_offline_a_half_fetched_model_says_what_to_fetch(snapshot: Path, part: s
         match=f"incomplete in the hub's cache .{part}/ .*hf download owner/name",
     ):
         load_policy("owner/name")
+
+
+@pytest.mark.parametrize("whole_folder", [True, False])
+def test_offline_a_model_without_its_tokenizer_is_refused_at_the_door(
+    snapshot: Path, whole_folder: bool
+) -> None:
+    lost = snapshot / "tokenizer"
+    shutil.rmtree(lost) if whole_folder else os.unlink(lost / "tokenizer.json")
+    with pytest.raises(
+        MissingResourceError,
+        match=r"incomplete in the hub's cache .tokenizer/ has no vocabulary.*hf download owner/n",
+    ):
+        check_model("owner/name")
+
+
+@pytest.mark.parametrize("case", ["no unet", "no tokenizer", "no vocabulary", "no weights"])
+def test_missing_files_of_a_folder_are_found_at_the_door(model: Path, case: str) -> None:
+    check_model("models/sd")
+    make, message = BROKEN[case]
+    make(model)
+    with pytest.raises(MissingResourceError, match=message):
+        check_model("models/sd")
+
+
+def test_the_door_loads_no_torch(tiny_model: Path) -> None:
+    code = (
+        "import sys; from ddpo.cli.early import check_model; check_model(sys.argv[1]); "
+        "print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tiny_model)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("word", ["owner/other", "owner/name@v3"])

@@ -30,12 +30,17 @@ from ddpo.stats.pairwise import (
     pairwise_accuracy,
     prompt_folds,
 )
+from ddpo.stats.tie_names import TIE_CONVENTIONS
 
 Run = Callable[..., tuple[int, str, str]]
 
 CHOICES = np.array([1, 1, 1, 0, 0.5, 0.5])
 DIFFERENCES = np.array([2.0, 0.0, -1.0, -0.3, 0.1, 0.0])
 NAN = math.nan
+
+
+def test_commands_know_every_convention() -> None:
+    assert set(TIE_CONVENTIONS) == set(CONVENTIONS)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddpo.images import from_uint8
 from ddpo.rewards.card import Golden
@@ -208,6 +211,38 @@ def test_a_mirrored_pair_is_symmetric_but_not_under_rotation() -> None:
     assert float(mirror_error(pixels)) == 0
     assert float(rotation_error(pixels)) > 0.01
     assert float(rotation_error(torch.cat([half, half.flip(-1, -2)], dim=-1))) == 0
+
+
+class LargestCopy(TorchDispatchMode):
+    """The number of values of the largest float64 tensor that is made inside."""
+
+    values = 0
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, given: Any = (), more: Any = None
+    ) -> Any:
+        made = function(*given, **(more or {}))
+        if isinstance(made, torch.Tensor) and made.dtype == torch.float64:
+            self.values = max(self.values, made.numel())
+        return made
+
+
+@pytest.mark.parametrize(("measure", "axes"), [(mirror_error, (-1,)), (rotation_error, (-2, -1))])
+def test_symmetry_of_a_large_image_needs_copies_of_blocks_only(
+    measure: Callable[[torch.Tensor], torch.Tensor], axes: tuple[int, ...]
+) -> None:
+    image = torch.rand(1, 3, 1500, 2999, generator=torch.Generator().manual_seed(3))
+    exact = image.numpy().astype(np.float64)
+    expected = np.square(exact - np.flip(exact, axes)).mean()
+    with LargestCopy() as copy:
+        found = measure(image)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    assert 0 < copy.values < image.numel() / 2
+    image.requires_grad_(True)
+    measure(image).sum().backward()
+    slope = 4 * (exact - np.flip(exact, axes)) / exact.size  # of both squares with a pixel
+    assert image.grad is not None
+    np.testing.assert_allclose(image.grad.numpy(), slope, rtol=1e-4, atol=1e-12)
 
 
 def test_laplacian_of_one_bright_pixel_by_hand() -> None:

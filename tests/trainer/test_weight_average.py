@@ -79,6 +79,18 @@ def test_the_weights_come_back_to_the_bit_also_after_an_error() -> None:
     assert torch.equal(policy.weight.detach(), before)
 
 
+def test_a_graph_recorded_before_the_average_took_its_place_stays_valid() -> None:
+    policy: Any = Weights()
+    average = WeightAverage(policy, 0.9, 1)
+    with torch.no_grad():
+        policy.weight.copy_(torch.tensor([3.0, 4.0]))
+    loss = (policy.weight**2).sum()
+    with average.in_place():
+        pass
+    loss.backward()
+    assert policy.weight.grad.tolist() == [6.0, 8.0]  # 2 w of the weights, not of their average
+
+
 def test_checkpoints_hold_the_average_and_the_state_both(tiny_model: Path, tmp_path: Path) -> None:
     list(train(run_config(tiny_model, 2), tmp_path / "run"))
     state = load_file(tmp_path / "run" / "state" / "state.safetensors")

@@ -232,10 +232,12 @@ def score_journal(place: Path) -> Read:
 
 def floors(place: Path) -> Read:
     from ddpo.eval.analysis.noise_floor import NoiseFloors
+    from ddpo.rewards.zoo import resolve
     from ddpo.types import Prompt
 
     images = [("0" * 64, Prompt("a cat"))]
-    return lambda file: NoiseFloors(place / "evaluation", images).value("identity")
+    reward = resolve("darkness")
+    return lambda file: NoiseFloors(place / "evaluation", images).value(reward)
 
 
 def report(file: Path) -> object:

@@ -67,7 +67,12 @@ FOLDER = "ddpo/trainer/run/folder.py"
 TENSORS = "ddpo/io/tensors.py"
 RUNS = "ddpo/eval/inputs/runs.py"
 TABLES = ("ddpo/inputs/tables.py", "ddpo/inputs/json_rows.py", "ddpo/inputs/columns.py")
-LORA = ("ddpo/policies/checkpoints/lora.py", "ddpo/policies/checkpoints/own.py", TENSORS)
+LORA = (
+    "ddpo/policies/checkpoints/lora.py",
+    "ddpo/policies/checkpoints/own.py",
+    "ddpo/policies/checkpoints/peft_settings.py",
+    TENSORS,
+)
 CHECKPOINT = "run/checkpoints/iteration-000001"
 
 READERS: tuple[Reader, ...] = (
@@ -121,7 +126,14 @@ READERS: tuple[Reader, ...] = (
         calls.best,
         2,
     ),
-    Reader("policy.json", (), f"{CHECKPOINT}/policy.json", damaged_json, calls.checkpoint, 2),
+    Reader(
+        "policy.json",
+        ("ddpo/policies/checkpoints/policy_file.py",),
+        f"{CHECKPOINT}/policy.json",
+        damaged_json,
+        calls.checkpoint,
+        2,
+    ),
     Reader(
         "LoRA",
         LORA,

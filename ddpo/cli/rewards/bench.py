@@ -79,14 +79,10 @@ def bench_command(
     The table also gives the share of the time that is spent outside the reward itself.
     """
     sizes = _sizes(batch_sizes, images)
-    if wrong := [size for size in sizes if not 1 <= size <= images]:
-        raise ConfigError(f"batch size {wrong[0]} must be from 1 to the number of images, {images}")
     PIXELS.checked("--per-round × --size × --size", images * size**2)
-
     check_reward(name)
     check_device_name(device)
     check_places(files or [])
-
     from ddpo.inputs.image_files import find_images
     from ddpo.rewards.zoo import resolve
 
@@ -118,14 +114,22 @@ def bench_command(
 
 
 def _sizes(text: str, images: int) -> list[int]:
-    """The batch sizes; of the default ones, those up to the number of images."""
+    """The batch sizes; of the default ones, those up to the number of images.
+
+    Raises:
+        ConfigError: One is no whole number, below 1 or above the number of images.
+    """
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(
             f"--batch-sizes must be whole numbers separated by commas, got {text!r}"
         ) from None
-    return [size for size in sizes if size <= images] if text == BATCH_SIZES else sizes
+    if text == BATCH_SIZES:
+        return [size for size in sizes if size <= images]
+    if wrong := [size for size in sizes if not 1 <= size <= images]:
+        raise ConfigError(f"batch size {wrong[0]} must be from 1 to the number of images, {images}")
+    return sizes
 
 
 def _table(records: list[BenchRecord]) -> Table:

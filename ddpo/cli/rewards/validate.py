@@ -34,6 +34,7 @@ from ddpo.cli.options import (
 from ddpo.cli.rewards.arguments import check_output, own_output
 from ddpo.cli.rewards.scorers import open_scorers
 from ddpo.errors import ConfigError, RewardFailure
+from ddpo.stats.tie_names import TIE_CONVENTIONS
 from ddpo.text import percent
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from ddpo.rewards.scoring.resolve import ResolvedReward
     from ddpo.stats.bradley_terry import Calibration
 
-CONVENTION = "imagereward"
 REASONS_SHOWN = 3
 
 
@@ -82,7 +82,7 @@ def validate_command(
             metavar="WORD",
             panel=OUTPUT,
         ),
-    ] = CONVENTION,
+    ] = TIE_CONVENTIONS[0],
     out: Annotated[Path | None, out_option("Report to write: .json with all figures.")] = None,
     batch_size: BatchSize = 16,
     device: Device = AUTO,
@@ -163,12 +163,10 @@ def _check_options(images: Path | None, ties: str, out: Path | None) -> None:
         check_output(out, ".json")
     if images is not None and not images.is_dir():
         raise ConfigError(f"--root {images}: no such folder")
-    from ddpo.stats.pairwise import CONVENTIONS
-
-    if ties not in CONVENTIONS:
+    if ties not in TIE_CONVENTIONS:
         from ddpo.registry import unknown_name
 
-        raise unknown_name("tie convention", ties, CONVENTIONS)
+        raise unknown_name("tie convention", ties, TIE_CONVENTIONS)
 
 
 def _counts(rows: Preferences) -> dict[str, int]:

@@ -24,6 +24,7 @@ from ddpo.io.fields import MapOf, Maybe, Real
 from ddpo.io.json_files import JsonError, check_fields, read_json, say_once
 from ddpo.reward_quality.edits import EDITS, same_image_edits
 from ddpo.reward_quality.sensitivity import edited_batch, sensitivity
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.scorer import Scorer
 from ddpo.types import ImageBatch, Prompt
 
@@ -31,6 +32,8 @@ __all__ = ["FLOOR_IMAGES", "NoiseFloors", "noise_floor"]
 
 FLOOR_IMAGES: Final = 24
 FILE: Final = "noise_floors.json"
+FIRST_EDITS: Final = ("flip", "crop 1 px", "JPEG q95")
+"""The edits of a floor whose key names none, as in all earlier files."""
 
 
 def noise_floor(
@@ -70,6 +73,8 @@ def noise_floor(
 class NoiseFloors:
     """The noise floor of each reward on some images of the base model.
 
+    A kept floor counts only if it was measured under the edits of today, which its key names.
+
     Args:
         out: output folder of the evaluation.
         images: SHA-256 and prompt of the base model's images; `FLOOR_IMAGES` are taken.
@@ -82,25 +87,27 @@ class NoiseFloors:
         self._images = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._found = self._read()
 
-    def known(self, identity: str) -> bool:
-        """True if the floor of the reward of this identity was measured on these images."""
-        return self._key(identity) in self._found
+    def known(self, reward: ResolvedReward) -> bool:
+        """True if the floor of this reward was measured on these images."""
+        return self._key(reward) in self._found
 
-    def measure(self, identity: str, scorer: Scorer, store: ImageStore) -> None:
+    def measure(self, reward: ResolvedReward, scorer: Scorer, store: ImageStore) -> None:
         """Measures and keeps the floor of a reward; raises as `noise_floor`."""
-        if not self.known(identity):
+        if not self.known(reward):
             pixels = [store.pixels(sha256) for sha256, _ in self._chosen]
             value = noise_floor(scorer, pixels, [prompt for _, prompt in self._chosen])
-            self._found[self._key(identity)] = None if math.isnan(value) else value
+            self._found[self._key(reward)] = None if math.isnan(value) else value
             write_json(self._file, self._found)
 
-    def value(self, identity: str) -> float:
+    def value(self, reward: ResolvedReward) -> float:
         """The floor, in the reward's unit; NaN if it was not or could not be measured."""
-        found = self._found.get(self._key(identity))
+        found = self._found.get(self._key(reward))
         return math.nan if found is None else found
 
-    def _key(self, identity: str) -> str:
-        return f"{self._images} {identity}"
+    def _key(self, reward: ResolvedReward) -> str:
+        edits = same_image_edits(reward.card.inputs)
+        named = "" if edits == FIRST_EDITS else f"{', '.join(edits)}: "
+        return f"{self._images} {named}{reward.identity}"
 
     def _read(self) -> dict[str, float | None]:
         if not self._file.exists():

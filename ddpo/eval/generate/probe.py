@@ -80,47 +80,41 @@ def _encoded(row: Tensor) -> str:
     return base64.b64encode(row.numpy().astype("<f2").tobytes()).decode("ascii")
 
 
+_OF_THE_PROBE: Final[dict[str, Any]] = {
+    "version": "1",
+    "load": "ddpo.policies.denoising_probe:denoising_probe",
+    "family": "policy",
+    "inputs": ("image", "prompt"),
+    "preprocessing": "latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; "
+    "noise fixed by prompt and index",
+    "dtype": "float32",
+    "cache": False,
+    "device": "any",
+    "paper": "https://arxiv.org/abs/2303.16203",
+    "lineage": ("the base model",),
+}
+
 PROBE_CARDS: Final = (
     RewardCard(
         id="base_fit",
-        version="1",
         summary="plausibility to the base model: minus an image's denoising error with its prompt",
-        load="ddpo.policies.denoising_probe:denoising_probe",
-        family="policy",
         flaws="plain images are easy to denoise and score high whatever they show; sees the "
         "image's latents and knows only what the base model knows; a faithful image of a kind that "
         "the base model never makes scores low; compare images of one base model only",
         unit="mean squared error, negative; of the denoiser's output, "
         "a mean over four noise levels",
         range=(None, 0.0),
-        inputs=("image", "prompt"),
-        preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; "
-        "noise fixed by prompt and index",
-        dtype="float32",
-        cache=False,
-        device="any",
-        paper="https://arxiv.org/abs/2303.16203",
-        lineage=("the base model",),
+        **_OF_THE_PROBE,
     ),
     RewardCard(
         id="prompt_evidence",
-        version="1",
         summary="prompt recognisability: an image's denoising error without its prompt minus "
         "with it",
-        load="ddpo.policies.denoising_probe:denoising_probe",
-        family="policy",
         flaws="an image may show the prompt's subject more clearly than nature does and gain by "
         "it, as with strong guidance; sees the image's latents; blind to what the base model does "
         "not know; compare images of one base model only",
         unit="mean squared error; without the prompt minus with it, a mean over four noise levels",
-        inputs=("image", "prompt"),
-        preprocessing="latents before decoding; signal shares 0.95, 0.9, 0.8, 0.6; "
-        "noise fixed by prompt and index",
-        dtype="float32",
-        cache=False,
-        device="any",
-        paper="https://arxiv.org/abs/2303.16203",
-        lineage=("the base model",),
+        **_OF_THE_PROBE,
     ),
 )
 """The denoising probe as held-out rewards of a report, read from the facts; not in the registry."""

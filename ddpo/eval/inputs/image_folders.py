@@ -12,7 +12,6 @@ from typing import Final
 from ddpo.errors import ConfigError, ImageError, PromptError
 from ddpo.eval.inputs.folder_layouts import Placed, place_by_layout
 from ddpo.eval.inputs.splits import Split
-from ddpo.inputs.address import refuse_address
 from ddpo.inputs.collection import image_source
 from ddpo.inputs.image_files import left_out_sentence
 from ddpo.inputs.input_image import InputImage, copied_to
@@ -24,7 +23,6 @@ __all__ = [
     "check_paired",
     "find_images",
     "leftover_split",
-    "named_folder",
     "without_prompts",
 ]
 
@@ -54,21 +52,6 @@ class ImageFolder:
     files: tuple[FolderImage, ...]
     notes: tuple[str, ...]
     copies: TemporaryDirectory[str] | None = field(default=None, compare=False)  # from an archive
-
-
-def named_folder(text: str) -> tuple[str, Path]:
-    """Name and place of `NAME=FOLDER`, where FOLDER may also be a table or an archive.
-
-    Raises:
-        ConfigError: The text has another form, or there is no such place.
-    """
-    name, equals, folder = text.partition("=")
-    refuse_address(folder)
-    if not equals or not name or not Path(folder).exists():
-        raise ConfigError(
-            f"--images {text!r} is not NAME=FOLDER with an existing folder, table or archive"
-        )
-    return name, Path(folder)
 
 
 def find_images(name: str, folder: Path, lists: Mapping[str, Sequence[Prompt]]) -> ImageFolder:

@@ -66,12 +66,12 @@ def score_images(
     for reward in plan.rewards:
         card = reward.resolved.card
         identity = reward.resolved.identity
-        if not unscored(identity, card, journal, items) and floors.known(identity):
+        if not unscored(identity, card, journal, items) and floors.known(reward.resolved):
             continue
         with closing(make_scorer(reward.resolved.on(world.device))) as scorer:
             for event in score(scorer, identity, store, journal, items, world=world):
                 observe(EvalProgress("scoring", reward.id, event.done, event.total, event.found))
             if world.is_main:
-                floors.measure(identity, scorer, store)
+                floors.measure(reward.resolved, scorer, store)
         del scorer
-    return {reward.id: floors.value(reward.resolved.identity) for reward in plan.rewards}
+    return {reward.id: floors.value(reward.resolved) for reward in plan.rewards}

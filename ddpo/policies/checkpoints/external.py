@@ -16,7 +16,8 @@ from typing import Any, Final
 from ddpo.errors import CheckpointError
 from ddpo.io.json_files import read_foreign_json
 from ddpo.policies.checkpoints.denoiser import CONFIG, WEIGHTS, variant_of
-from ddpo.policies.checkpoints.lora import LORA_FILE, PEFT_CONFIG, PEFT_FILE, read_lora
+from ddpo.policies.checkpoints.lora import LORA_FILE, read_lora
+from ddpo.policies.checkpoints.peft_settings import PEFT_CONFIG, PEFT_FILE
 from ddpo.policies.pipelines import DENOISERS, PIPELINES
 from ddpo.weights import fetch_hub_file, fetch_hub_repository
 

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import CheckpointError, one_line
-from ddpo.io.fields import COUNT, Fields, MapOf, Maybe, Real, shown
-from ddpo.io.json_files import JsonError, check_fields, parse_foreign, read_foreign_json
 from ddpo.policies.checkpoints.kohya_lora import named_as_diffusers
+from ddpo.policies.checkpoints.peft_settings import alpha_of, peft_settings
 from ddpo.policies.pipelines import DENOISERS, IN_WORDS, TRANSFORMER, UNET
 
 if TYPE_CHECKING:
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ATTENTION",
     "LORA_FILE",
-    "PEFT_CONFIG",
-    "PEFT_FILE",
     "LoraFile",
     "check_lora",
     "load_lora",
@@ -41,54 +38,8 @@ __all__ = [
 ]
 
 LORA_FILE: Final = "pytorch_lora_weights.safetensors"  # the name that diffusers uses
-PEFT_FILE: Final = "adapter_model.safetensors"  # the name that peft uses
-PEFT_CONFIG: Final = "adapter_config.json"
 PEFT_PREFIX: Final = "base_model.model."
-PLAIN_PATTERN: Final = re.compile(r"\^?(?:[\w.-]|\\[.-])+\$?")  # peft reads keys as patterns
 ADAPTER_NAME: Final = re.compile(r"(?<=\.lora_[AB])\.([^.]+)\.weight$")
-PEFT_SETTINGS: Final[Mapping[str, tuple[Any, ...] | None]] = {
-    "peft_type": ("LORA", None),
-    "bias": ("none", None),
-    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
-    **dict.fromkeys(
-        (
-            "r",
-            "lora_alpha",
-            "rank_pattern",
-            "alpha_pattern",
-            "use_rslora",
-            "target_modules",
-            "exclude_modules",
-            "layers_to_transform",
-            "layers_pattern",
-            "lora_dropout",
-            "fan_in_fan_out",
-            "task_type",
-            "auto_mapping",
-            "peft_version",
-            "base_model_name_or_path",
-            "revision",
-            "inference_mode",
-            "megatron_core",
-            "qalora_group_size",
-            "eva_config",
-            "runtime_config",
-            "velora_config",
-            "ensure_weight_tying",
-        )
-    ),
-}
-"""The accepted values of peft's settings; None accepts any value.
-
-Settings with None are honoured or do not affect a finished adapter. Settings that are not listed
-must be unset. Other values of `init_lora_weights`, such as "pissa", change the base weights.
-"""
-SETTINGS: Final[Fields] = {
-    "r": Maybe(COUNT),
-    "lora_alpha": Maybe(Real()),
-    "alpha_pattern": Maybe(MapOf(Real())),
-}
-"""The kinds of peft's settings that scale a LoRA."""
 ATTENTION: Final = ("to_q", "to_k", "to_v", "to_out.0")
 """The layers that ddpo-pytorch and TRL adapt."""
 UNET_CLASS: Final = "UNet2DConditionModel"
@@ -122,8 +73,7 @@ def read_lora(file: Path, denoiser: Any = None) -> LoraFile:
     _check_keys(file)
     raw, facts = load_tensors(file)
     check_finite(raw, file)
-    settings = _peft_settings(file) or _metadata(file, facts)
-    _check_settings(file, settings)
+    settings = peft_settings(file, facts)
     raw = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in raw.items()}
     raw = named_as_diffusers(file, _without_adapter_name(file, raw), denoiser)
     component = _component(file, raw, denoiser)
@@ -137,7 +87,7 @@ def read_lora(file: Path, denoiser: Any = None) -> LoraFile:
         for key, value in _converted(file, network_alphas).items()
     }
     alphas = {
-        layer: stated.get(layer, _alpha_of(layer, rank, settings)) for layer, rank in ranks.items()
+        layer: stated.get(layer, alpha_of(layer, rank, settings)) for layer, rank in ranks.items()
     }
     return LoraFile(tensors, ranks, alphas, bool(settings.get("use_rslora")), component)
 
@@ -222,20 +172,6 @@ def _layers(file: Path, tensors: Mapping[str, Tensor]) -> list[str]:
     return sorted(layers)
 
 
-def _alpha_of(layer: str, rank: int, settings: Mapping[str, Any]) -> float:
-    """The alpha of a layer by peft's settings; its rank if they state none."""
-    from peft.utils.other import get_pattern_key
-
-    patterns = dict(settings.get("alpha_pattern") or {})
-    if odd := sorted(pattern for pattern in patterns if not PLAIN_PATTERN.fullmatch(pattern)):
-        raise CheckpointError(
-            f"the key {shown(odd[0])} of alpha_pattern is no name of a layer, "
-            "and ddpo reads no other regular expressions"
-        )
-    alpha = patterns.get(get_pattern_key(list(patterns), layer), settings.get("lora_alpha"))
-    return float(rank if alpha is None else alpha)
-
-
 def _without_adapter_name(file: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors without the adapter name of a module's state dict ("lora_A.default.weight")."""
     names = {found[1] for key in tensors if (found := ADAPTER_NAME.search(key))}
@@ -259,51 +195,6 @@ def _check_keys(file: Path) -> None:
         raise CheckpointError(
             f"{file} is no plain LoRA: " + (f"it holds {odd}" if keys else "it is empty")
         )
-
-
-def _metadata(file: Path, facts: Mapping[str, str]) -> dict[str, Any]:
-    """Peft's settings from the file's header, where newer diffusers write them; {} without any."""
-    try:
-        found = parse_foreign(facts.get("lora_adapter_metadata", "{}"))
-        check_fields(found, {})
-        settings = {
-            key.removeprefix(f"{UNET}.").removeprefix(f"{TRANSFORMER}."): value
-            for key, value in found.items()
-            if not key.startswith("text_encoder")
-        }
-        check_fields(settings, SETTINGS)
-    except JsonError as error:
-        raise CheckpointError(
-            f"{file} is damaged: its header says lora_adapter_metadata, but {error}"
-        ) from error
-    return settings
-
-
-def _peft_settings(file: Path) -> dict[str, Any]:
-    """The `adapter_config.json` that peft writes beside the weights; {} without one.
-
-    Raises:
-        CheckpointError: The config is damaged, or missing beside a file with peft's name.
-    """
-    path = file.with_name(PEFT_CONFIG)
-    if file.name != PEFT_FILE:
-        return {}
-    if not path.exists():
-        raise CheckpointError(
-            f"{file} lacks {PEFT_CONFIG} beside it, which says by how much its layers are scaled"
-        )
-    return read_foreign_json(path, SETTINGS)
-
-
-def _check_settings(file: Path, settings: Mapping[str, Any]) -> None:
-    """Raises for settings of peft with an output other than W x + alpha / rank · B A x."""
-    for name, value in settings.items():
-        accepted = PEFT_SETTINGS.get(name, (None, False, "", [], {}))
-        if accepted is not None and value not in accepted:
-            raise CheckpointError(
-                f"{file} is no plain LoRA: it was made with {name} = {value!r}, "
-                "which ddpo does not support"
-            )
 
 
 def _layer_of_alpha(key: str) -> str:

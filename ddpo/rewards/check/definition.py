@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ddpo.author_errors import author_error_as, author_line
-from ddpo.errors import DdpoError
+from ddpo.errors import INTERRUPTS, DdpoError
 
 if TYPE_CHECKING:
     from ddpo.rewards.check.reward_under_test import RewardUnderTest
@@ -23,7 +24,10 @@ __all__ = [
     "Outcome",
     "Probe",
     "check",
+    "checks_table",
+    "demand_of",
     "failing",
+    "run_probe",
 ]
 
 Outcome = Literal["passed", "failed", "expected", "unexpected pass", "skipped"]
@@ -36,11 +40,11 @@ Raises `CheckFailed`, or `CheckSkipped` if the check does not apply.
 
 
 class CheckFailed(DdpoError):
-    """The reward breaks a demand; the message is one line with the evidence."""
+    """The examined object breaks a demand; the message is one line with the evidence."""
 
 
 class CheckSkipped(DdpoError):
-    """The check does not apply to this reward; the message is one line with the reason."""
+    """The check does not apply to this object; the message is one line with the reason."""
 
 
 def failing(prefix: str) -> AbstractContextManager[None]:
@@ -64,7 +68,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The outcome of one check of one reward."""
+    """The outcome of one check of one reward, algorithm or model."""
 
     name: str
     outcome: Outcome
@@ -87,7 +91,50 @@ def check(needs: Needs) -> Callable[[Probe], Check]:
     """
 
     def define(probe: Probe) -> Check:
-        demand = " ".join((inspect.getdoc(probe) or "").split())
-        return Check(probe.__name__.replace("_", "-"), demand, needs, probe)
+        return Check(probe.__name__.replace("_", "-"), demand_of(probe), needs, probe)
 
     return define
+
+
+def demand_of(probe: Callable[..., object]) -> str:
+    """The demand that a probe examines: its docstring on one line."""
+    return " ".join((inspect.getdoc(probe) or "").split())
+
+
+def checks_table(demands: Mapping[str, str]) -> str:
+    """A Markdown table with one row per check.
+
+    Args:
+        demands: Name of a check → its demand.
+    """
+    lines = ["| check | demands |", "|---|---|"]
+    for name, demand in demands.items():
+        escaped = demand.replace("|", "\\|")
+        lines.append(f"| `{name}` | {escaped} |")
+    return "\n".join(lines) + "\n"
+
+
+def run_probe(name: str, probe: Callable[[], str | None]) -> CheckResult:
+    """The result of one check; any error of the examined object is a failure of this check alone.
+
+    Args:
+        name: Name of the check.
+        probe: Function as in `Probe`, with its argument bound.
+    """
+    started = time.perf_counter()
+    outcome, detail = _outcome(probe)
+    return CheckResult(name, outcome, " ".join(detail.split()), time.perf_counter() - started)
+
+
+def _outcome(probe: Callable[[], str | None]) -> tuple[Outcome, str]:
+    """Outcome and detail of a probe."""
+    try:
+        return "passed", probe() or ""
+    except CheckSkipped as error:
+        return "skipped", str(error)
+    except CheckFailed as error:
+        return "failed", str(error)
+    except INTERRUPTS:
+        raise
+    except BaseException as error:  # noqa: BLE001  # an author's object may raise anything
+        return "failed", f"raised {author_line(error)}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ddpo.author_errors import author_line
 from ddpo.devices import AUTO, resolve_device
-from ddpo.errors import INTERRUPTS, ConfigError
+from ddpo.errors import ConfigError
 from ddpo.rewards.base import Reward
-from ddpo.rewards.check.definition import Check, CheckFailed, CheckResult, CheckSkipped, Outcome
+from ddpo.rewards.check.definition import Check, CheckResult, checks_table, run_probe
 from ddpo.rewards.check.names import check_names
 from ddpo.rewards.check.time_limits import FirstCall, TimeLimits
 from ddpo.rewards.scoring.resolve import ResolvedReward
@@ -123,37 +122,28 @@ def run_check(check: Check, tested: RewardUnderTest, expected: str | None = None
         tested: the reward under test.
         expected: reason of an expected failure; None if the check should pass.
     """
-    started = time.perf_counter()
-    outcome, detail = _probe(check, tested)
-    if expected is not None and outcome == "failed":
-        outcome = "expected"
-        detail = f"{expected} ({detail})"
-    elif expected is not None and outcome == "passed":
-        outcome = "unexpected pass"
-        detail = f"it passes; expected to fail: {expected}"
-    seconds = time.perf_counter() - started
-    return CheckResult(check.name, outcome, " ".join(detail.split()), seconds)
+    result = run_probe(check.name, partial(_probe, check, tested))
+    if expected is None:
+        return result
+    reason = " ".join(expected.split())
+    if result.outcome == "failed":
+        return replace(result, outcome="expected", detail=f"{reason} ({result.detail})")
+    if result.outcome == "passed":
+        detail = f"it passes; expected to fail: {reason}"
+        return replace(result, outcome="unexpected pass", detail=detail)
+    return result
 
 
-def _probe(check: Check, tested: RewardUnderTest) -> tuple[Outcome, str]:
-    """Outcome and detail of a check, whatever was expected."""
+def _probe(check: Check, tested: RewardUnderTest) -> str | None:
+    """The detail of a check, whose reward and scores are made first if it needs them."""
     from ddpo.rewards.check.global_state import preserved
 
-    try:
-        with preserved():
-            if check.needs != "card":
-                _ = tested.reward
-            if check.needs == "scores":
-                _ = tested.scores
-            return "passed", check.probe(tested) or ""
-    except CheckSkipped as error:
-        return "skipped", str(error)
-    except CheckFailed as error:
-        return "failed", str(error)
-    except INTERRUPTS:
-        raise
-    except BaseException as error:  # noqa: BLE001  # a reward may raise anything
-        return "failed", f"raised {author_line(error)}"
+    with preserved():
+        if check.needs != "card":
+            _ = tested.reward
+        if check.needs == "scores":
+            _ = tested.scores
+        return check.probe(tested)
 
 
 def iter_results(
@@ -237,8 +227,4 @@ def check_reward(
 
 def render_checks_markdown() -> str:
     """A Markdown table with one row per check."""
-    lines = ["| check | demands |", "|---|---|"]
-    for check in all_checks().values():
-        demand = check.demand.replace("|", "\\|")
-        lines.append(f"| `{check.name}` | {demand} |")
-    return "\n".join(lines) + "\n"
+    return checks_table({name: check.demand for name, check in all_checks().items()})

@@ -15,6 +15,7 @@ from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.embedded import LAYER, is_embedded
 from ddpo.rewards.models.bertscore import BertScore, Match
 from ddpo.rewards.models.embedded_judges import judge_folder
+from ddpo.rewards.models.load_errors import first_sentence
 from ddpo.rewards.models.vlm_reward import served
 from ddpo.rewards.scoring.user_reward import card_for
 from ddpo.rewards.spec import redacted
@@ -95,7 +96,7 @@ class Alignment:
         needed = " and ".join(
             f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in weights
         )
-        cause = one_line(error).split(". ")[0]
+        cause = first_sentence(error)
         return (
             f"reward 'alignment' needs {needed}: run `ddpo rewards download {reward}`, "
             f"or give folders as vlm=… and scorer=…; {cause}"

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ddpo.errors import MissingResourceError, one_line
+from ddpo.errors import MissingResourceError
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards.diversity import DINO_BACKBONE, DINOV2
 from ddpo.rewards.models.clip_pixels import square
+from ddpo.rewards.models.load_errors import first_sentence
 from ddpo.rewards.models.shared_encoders import SharedEncoder, shared_encoder, side_by_side
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch
@@ -95,7 +96,7 @@ def _load(card: RewardCard, source: str) -> Any:
         raise MissingResourceError(
             f"reward {card.id!r} needs {DINOV2.source} ({DINOV2.megabytes:g} MB, "
             f"{DINOV2.licence}): run `ddpo rewards download {card.id}`, or give a folder as "
-            f"dino=…; {one_line(error).split('. ')[0]}"
+            f"dino=…; {first_sentence(error)}"
         ) from error
     if missing := sorted(info["missing_keys"]):
         raise MissingResourceError(

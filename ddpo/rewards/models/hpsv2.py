@@ -7,7 +7,6 @@ now. The default here is as published; `antialias=True` is as it would run today
 
 from __future__ import annotations
 
-import pickle
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -18,11 +17,12 @@ from torch.nn.functional import interpolate, normalize, pad
 
 from ddpo import weights
 from ddpo.devices import in_float64
-from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import HPS
 from ddpo.rewards.models.clip_pixels import MEAN, SIDE, STD
 from ddpo.rewards.models.clip_text import Remembered, cut, padded
+from ddpo.rewards.models.load_errors import load_errors_as
 from ddpo.rewards.models.onednn_linear import SelfAttention, pack_linears
 from ddpo.rewards.models.shared_encoders import encoder_dtype
 from ddpo.rewards.offload import place
@@ -89,24 +89,11 @@ def load_model(file: Path) -> Any:
         MissingResourceError: The file is not such a checkpoint.
     """
     open_clip = import_module("open_clip")
-    try:
+    with load_errors_as(f"reward 'hpsv2': {file} is no checkpoint of HPS v2"):
         state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
         with torch.random.fork_rng(devices=[]):
             model: Any = open_clip.CLIP(**SIZES)
         model.load_state_dict(state)
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        OSError,
-    ) as error:
-        cause = one_line(error).split(". ")[0][:200]
-        raise MissingResourceError(
-            f"reward 'hpsv2': {file} is no checkpoint of HPS v2 ({type(error).__name__}: {cause})"
-        ) from error
     return model.float().eval().requires_grad_(False)
 
 

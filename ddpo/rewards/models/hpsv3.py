@@ -24,6 +24,7 @@ from ddpo.rewards.card import WeightFile
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import HPSV3, QWEN2_VL_7B
 from ddpo.rewards.models.hpsv3_input import IMAGE, MERGED, REWARD, conversation, patches
+from ddpo.rewards.models.load_errors import load_errors_as
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import without_loading_bars
@@ -50,27 +51,13 @@ def load_model(
     Raises:
         MissingResourceError: One of them is another file.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from transformers import Qwen2VLConfig
 
-    try:
+    files = f"{checkpoint} with {config.name}"
+    with load_errors_as(f"reward 'hpsv3': {files} is no checkpoint of HPSv3"):
         sizes: Any = Qwen2VLConfig.from_json_file(config)
         return _models(load_file(checkpoint), sizes, words, dtype)
-    except (
-        SafetensorError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        OSError,
-    ) as error:
-        cause = one_line(error).split(". ")[0][:200]
-        files = f"{checkpoint} with {config.name} is no checkpoint of HPSv3"
-        raise MissingResourceError(
-            f"reward 'hpsv3': {files} ({type(error).__name__}: {cause})"
-        ) from error
 
 
 @without_loading_bars()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,12 +13,13 @@ from torch.nn.functional import linear
 
 from ddpo import weights
 from ddpo.devices import in_float64
-from ddpo.errors import MissingResourceError, one_line
+from ddpo.errors import MissingResourceError
 from ddpo.io.json_files import read_foreign_json
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.preference import BERT_VOCABULARY, IMAGE_REWARD
 from ddpo.rewards.models.clip_pixels import prepared
+from ddpo.rewards.models.load_errors import load_errors_as
 from ddpo.rewards.models.onednn_linear import pack_linears
 from ddpo.rewards.models.shared_encoders import encoder_dtype
 from ddpo.rewards.offload import place
@@ -86,26 +86,12 @@ def load_blip(checkpoint: Path, config: Path) -> tuple[Any, Any, list[tuple[Tens
     Raises:
         MissingResourceError: One of them is another file.
     """
-    try:
+    files = f"{checkpoint} with {config.name}"
+    with load_errors_as(f"reward 'imagereward': {files} is no checkpoint of ImageReward v1.0"):
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         sizes = read_foreign_json(config)
         with torch.random.fork_rng(devices=[]):
             return _models(state, {name: sizes[name] for name in OF_BERT})
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        EOFError,
-        OSError,
-    ) as error:
-        cause = one_line(error).split(". ")[0][:200]
-        files = f"{checkpoint} with {config.name} is no checkpoint of ImageReward v1.0"
-        raise MissingResourceError(
-            f"reward 'imagereward': {files} ({type(error).__name__}: {cause})"
-        ) from error
 
 
 def _models(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ddpo.devices import for_float64, in_float64
 from ddpo.errors import MissingResourceError, one_line
+from ddpo.rewards.models.load_errors import LOAD_ERRORS, short_cause
 
 __all__ = ["collapse_head", "head_scores", "read_head"]
 
@@ -66,17 +66,8 @@ def read_head(file: Path, reward: str) -> tuple[Tensor, Tensor]:
         weight, bias = _head(_state(file))
         if not (weight.isfinite().all() and bias.isfinite()):
             raise ValueError("some of its numbers are not finite")
-    except (
-        ValueError,
-        RuntimeError,
-        IndexError,
-        pickle.UnpicklingError,
-        EOFError,
-        OSError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        cause = one_line(error).split(". ")[0][:200]
+    except LOAD_ERRORS as error:
+        cause = short_cause(error)
         raise MissingResourceError(
             f"reward {reward!r}: {file} is no LAION-style head ({cause}): it takes one linear "
             f"layer, or the predictor v2 without activations, layers {', '.join(map(str, LAYERS))}",

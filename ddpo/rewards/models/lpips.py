@@ -11,7 +11,6 @@ richzhang/PerceptualSimilarity, lpips/lpips.py and lpips/__init__.py.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
@@ -24,9 +23,9 @@ from torch.nn.functional import conv2d, max_pool2d
 
 from ddpo import weights
 from ddpo.devices import for_float64
-from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import WeightFile
 from ddpo.rewards.cards.diversity import ALEXNET, LPIPS_LINEAR
+from ddpo.rewards.models.load_errors import load_errors_as
 
 __all__ = ["Lpips", "load_lpips", "lpips_distances", "lpips_features", "lpips_inputs"]
 
@@ -101,21 +100,8 @@ def _file(path: str | None, weight: WeightFile, needs: str) -> Path:
 
 
 def _read(file: Path, take: Callable[[Mapping[str, Tensor]], T]) -> T:
-    try:
+    with load_errors_as(f"{file} is not the expected file of LPIPS"):
         return take(torch.load(file, map_location="cpu", weights_only=True))
-    except (
-        RuntimeError,
-        pickle.UnpicklingError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        EOFError,
-    ) as error:
-        cause = one_line(error).split(". ")[0][:200]
-        raise MissingResourceError(
-            f"{file} is not the expected file of LPIPS ({type(error).__name__}: {cause})"
-        ) from error
 
 
 def _convolutions(state: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

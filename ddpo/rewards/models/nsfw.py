@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from ddpo.devices import in_float64
-from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.errors import ConfigError, MissingResourceError
 from ddpo.io.json_files import read_foreign_json
 from ddpo.rewards.cards import CARDS
 from ddpo.rewards.cards.guard import FALCONSAI
+from ddpo.rewards.models.load_errors import first_sentence
 from ddpo.rewards.offload import place
 from ddpo.types import ImageBatch, RewardOutput
 from ddpo.weights import offline, without_loading_bars
@@ -105,7 +106,7 @@ def _load(model: str) -> tuple[Any, Mapping[str, Any]]:
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         source = FALCONSAI.source
-        cause = one_line(error).split(". ")[0]
+        cause = first_sentence(error)
         raise MissingResourceError(
             f"reward 'nsfw' needs {source} ({FALCONSAI.megabytes:g} MB, {FALCONSAI.licence}): "
             f"run `ddpo rewards download nsfw`, or give a folder as model=…; {cause}"

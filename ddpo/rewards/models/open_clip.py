@@ -8,7 +8,6 @@ import weakref
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Final
 
 import torch
@@ -23,6 +22,7 @@ from ddpo.rewards.models.clip_pair import cosines
 from ddpo.rewards.models.clip_pixels import not_too_long
 from ddpo.rewards.models.clip_text import Remembered
 from ddpo.rewards.models.laion_head import head_scores, read_head
+from ddpo.rewards.models.load_errors import LOAD_ERRORS, short_cause
 from ddpo.rewards.models.onednn_linear import SelfAttention, pack_linears
 from ddpo.rewards.models.open_clip_model import OpenClipSource, build_model, tokenizer_name
 from ddpo.rewards.models.open_clip_source import find_source
@@ -42,19 +42,6 @@ __all__ = ["OpenClip", "TextEncoder", "load_model", "open_clip_encoder", "transf
 
 AT_ONCE: Final = 16  # texts
 TOKENIZER_PATTERNS: Final = ("*token*", "config.json", "*.model", "*.txt")
-LOAD_ERRORS: Final = (
-    RuntimeError,
-    UnpicklingError,
-    LookupError,
-    TypeError,
-    ValueError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    OSError,
-    StopIteration,
-)
-"""All exceptions of torch, timm and OpenCLIP for a file that is not the model's."""
 
 _texts: weakref.WeakValueDictionary[tuple[str, str], TextEncoder] = weakref.WeakValueDictionary()
 _door = threading.Lock()
@@ -71,7 +58,6 @@ def load_model(source: OpenClipSource, reward: str) -> Any:
         MissingResourceError: The checkpoint is neither here nor downloadable, or is another one.
     """
     from open_clip import load_checkpoint
-    from safetensors import SafetensorError
 
     file = fetch_weight(source.checkpoint, reward)
     try:
@@ -80,8 +66,8 @@ def load_model(source: OpenClipSource, reward: str) -> Any:
         load_checkpoint(model, str(file), strict=True, weights_only=True)
     except MissingResourceError:
         raise
-    except (SafetensorError, *LOAD_ERRORS) as error:
-        cause = one_line(error).split(". ")[0][:200]
+    except LOAD_ERRORS as error:
+        cause = short_cause(error)
         raise MissingResourceError(
             f"reward {reward!r}: {file} is no checkpoint of {source.name.split()[0]} ({cause})",
         ) from error
@@ -228,7 +214,7 @@ def _tokenizer(source: OpenClipSource) -> Any:
             **options,
         )
     except (OSError, ValueError, ImportError, TypeError, LookupError) as error:
-        cause = one_line(error).split(". ")[0][:200]
+        cause = short_cause(error)
         model = source.name.split()[0]
         patterns = " ".join(f"--include {shlex.quote(each)}" for each in TOKENIZER_PATTERNS)
         cure = f"run `hf download {name} {patterns}`"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import torch
 from torch import Tensor
 
 from ddpo.rewards.cards import CARDS
@@ -9,6 +12,9 @@ from ddpo.rewards.models.luma import each
 from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["RotationSymmetry", "Symmetry", "mirror_error", "rotation_error"]
+
+BLOCK_PIXELS: Final = 1 << 21
+"""Pixels whose float64 copies are in memory at a time; an image of 1,448 × 1,448 is one block."""
 
 
 def mirror_error(pixels: Tensor) -> Tensor:
@@ -30,9 +36,18 @@ def rotation_error(pixels: Tensor) -> Tensor:
 
 
 def _flip_error(pixels: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The mean squared difference to the image flipped along axes, of which the width is one."""
+
     def error(image: Tensor) -> Tensor:
-        exact = image.double()
-        return (exact - exact.flip(axes)).square().mean()
+        height, width = image.shape[-2:]
+        columns = max(1, BLOCK_PIXELS // height)
+        sums = []
+        for left in range(0, width, columns):
+            count = min(columns, width - left)
+            block = image.narrow(-1, left, count).double()
+            opposite = image.narrow(-1, width - left - count, count).double()
+            sums.append((block - opposite.flip(axes)).square().sum())
+        return torch.stack(sums).sum() / image.numel()
 
     return each(error, pixels)
 

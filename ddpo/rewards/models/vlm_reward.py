@@ -12,6 +12,7 @@ from PIL import Image
 
 from ddpo.errors import MissingResourceError, one_line
 from ddpo.rewards.card import Calls, RewardCard
+from ddpo.rewards.models.load_errors import first_sentence
 from ddpo.rewards.vlm import SPACE_MARKS, UnusableAnswer, Vlm, is_server, open_vlm
 from ddpo.types import ImageBatch, Prompt, RewardOutput
 
@@ -58,7 +59,7 @@ def open_for(
         needed = " and ".join(
             f"{w.source} ({w.megabytes / 1000:g} GB, {w.licence})" for w in card.weights
         )
-        cause = one_line(error).split(". ")[0]
+        cause = first_sentence(error)
         raise MissingResourceError(
             f"reward {card.id!r} needs {needed}: run `ddpo rewards download {card.id}`, "
             f"or give a folder or a server's address as vlm=…; {cause}"

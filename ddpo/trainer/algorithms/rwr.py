@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ddpo.errors import ConfigError
-from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.config import RegressionConfig, TrainConfig
 from ddpo.trainer.losses import weighted_likelihood
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from ddpo.trainer.advantages import Floats, PromptStatistics, SampleWeights
 
-__all__ = ["ROUND", "RWR", "Rwr", "check_noise_levels", "check_regression"]
+__all__ = ["ROUND", "RWR", "Regression", "check_noise_levels"]
 
 ROUND: Final[Mapping[str, Any]] = {
     "iterations": 5,
@@ -31,21 +31,34 @@ Together they have as many images as a run of the other methods.
 
 
 @dataclass(frozen=True, slots=True)
-class Rwr:
-    """Reward-weighted regression with the denoising loss and weights softmax(β r) in each prompt.
+class Regression:
+    """Reward-weighted regression with the denoising loss.
 
     Source: arXiv 2305.13301, section 4.2.
+
+    Attributes:
+        weights: Rule of the images' weights, from rewards, prompt ids and its settings.
     """
 
-    summary: str = (
-        "reward-weighted regression on the model's own images, rounds of collecting and fitting"
-    )
-    defaults: Mapping[str, Any] = field(default_factory=lambda: ROUND)
+    summary: str
+    defaults: Mapping[str, Any]
+    weights: Callable[[Floats, Sequence[str], RegressionConfig], SampleWeights]
     likelihood: Literal["denoising"] = "denoising"
 
     def check(self, config: TrainConfig) -> None:
-        """Checks the settings by `check_regression`."""
-        check_regression(config)
+        """Checks that the settings fit the denoising loss.
+
+        Its noise levels have no "all", and there is no KL to a reference.
+
+        Raises:
+            ConfigError: A setting does not fit regression.
+        """
+        check_noise_levels(config)
+        if config.optim.kl:
+            raise ConfigError(
+                f"{config.algorithm} has no denoising steps whose KL could be penalised: "
+                f"set optim.kl=0 (it is {config.optim.kl:g})"
+            )
 
     def weigh(
         self,
@@ -54,10 +67,8 @@ class Rwr:
         statistics: PromptStatistics,
         config: TrainConfig,
     ) -> SampleWeights:
-        """Weights of mean 1 within each prompt."""
-        from ddpo.trainer.regression import softmax_weights  # numpy slows a mistyped command
-
-        return softmax_weights(rewards, prompt_ids, config.regression)
+        """The weights of `weights`."""
+        return self.weights(rewards, prompt_ids, config.regression)
 
     def loss(
         self,
@@ -68,22 +79,6 @@ class Rwr:
     ) -> Tensor:
         """The weighted denoising error."""
         return weighted_likelihood(log_likelihoods, weights)
-
-
-def check_regression(config: TrainConfig) -> None:
-    """Checks that the settings fit the denoising loss.
-
-    Its noise levels have no "all", and there is no KL to a reference.
-
-    Raises:
-        ConfigError: a setting does not fit regression.
-    """
-    check_noise_levels(config)
-    if config.optim.kl:
-        raise ConfigError(
-            f"{config.algorithm} has no denoising steps whose KL could be penalised: "
-            f"set optim.kl=0 (it is {config.optim.kl:g})"
-        )
 
 
 def check_noise_levels(config: TrainConfig) -> None:
@@ -99,4 +94,15 @@ def check_noise_levels(config: TrainConfig) -> None:
         )
 
 
-RWR = Rwr()
+def _softmax(rewards: Floats, prompt_ids: Sequence[str], config: RegressionConfig) -> SampleWeights:
+    """Weights softmax(β r), of mean 1 within each prompt."""
+    from ddpo.trainer.regression import softmax_weights  # numpy slows a mistyped command
+
+    return softmax_weights(rewards, prompt_ids, config)
+
+
+RWR = Regression(
+    "reward-weighted regression on the model's own images, rounds of collecting and fitting",
+    ROUND,
+    _softmax,
+)
