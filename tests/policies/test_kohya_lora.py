@@ -234,6 +234,15 @@ def test_what_has_no_such_names_is_refused_in_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "to").exists()
 
 
+def test_a_lora_of_a_unet_is_refused_by_a_transformer(tmp_path: Path) -> None:
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    tensors = {f"{name}.lora_{end}.weight": torch.ones(2, 2) for end in ("down", "up")}
+    save_file(tensors, tmp_path / "x.safetensors")
+    policy: Any = load_policy(str(write_tiny_sd3(tmp_path)), device="cpu")
+    with pytest.raises(CheckpointError, match=r"is a LoRA of a U-Net, and the denoiser .* is a tr"):
+        read_lora(tmp_path / "x.safetensors", policy.denoiser)
+
+
 @pytest.mark.parametrize(
     ("layer", "words"),
     [

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import CheckpointError, one_line
 from ddpo.policies.checkpoints.original_names import LAST_MODULATION, ORIGINAL_NAMES
-from ddpo.policies.pipelines import TRANSFORMER
+from ddpo.policies.pipelines import TRANSFORMER, UNET
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PREFIX", "named_as_diffusers", "reversed_if_last"]
+__all__ = ["PREFIX", "component_of", "named_as_diffusers", "reversed_if_last"]
 
 PREFIX: Final = "lora_unet_"  # of layers of a transformer too
 PLAIN: Final = "diffusion_model."  # names of ComfyUI and ai-toolkit, with dots
@@ -64,6 +64,11 @@ def named_as_diffusers(
         raise CheckpointError(
             f"{file} is no LoRA that diffusers can read ({loader}): {one_line(error)}"
         ) from error
+
+
+def component_of(key: str) -> str:
+    """The component that a tensor's name begins with; that of kohya's names of U-Nets is `UNET`."""
+    return UNET if key.startswith(PREFIX) else key.partition(".")[0]
 
 
 def _loader(tensors: Mapping[str, Tensor], denoiser: Any) -> str:

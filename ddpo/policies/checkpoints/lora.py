@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ddpo.errors import CheckpointError, one_line
-from ddpo.policies.checkpoints.kohya_lora import named_as_diffusers
+from ddpo.policies.checkpoints.kohya_lora import component_of, named_as_diffusers
 from ddpo.policies.checkpoints.peft_settings import alpha_of, peft_settings
 from ddpo.policies.pipelines import DENOISERS, IN_WORDS, TRANSFORMER, UNET
 
@@ -98,7 +98,7 @@ def _component(file: Path, tensors: Mapping[str, Tensor], denoiser: Any) -> str:
     Raises:
         CheckpointError: The names are those of another component than the denoiser.
     """
-    named = {key.partition(".")[0] for key in tensors} & set(DENOISERS)
+    named = {component_of(key) for key in tensors} & set(DENOISERS)
     due = UNET if denoiser is None or type(denoiser).__name__ == UNET_CLASS else TRANSFORMER
     if denoiser is not None and named - {due}:
         (other,) = named - {due}
