@@ -62,11 +62,12 @@ def export_command(
     quiet_libraries()
     from ddpo.trainer.run.export import export
     from ddpo.trainer.run.export import push_to_hub as push
+    from ddpo.trainer.run.model_card import pipeline_code
 
     info = export(checkpoint, to, merge, model, trust or ())
     loader = f'pipeline.load_lora_weights("{to}")'
     if merge or info.kind == "full":
-        loader = f'DiffusionPipeline.from_pretrained("{to}")'
+        loader = pipeline_code(str(to), info.model, whole=True)
     uploaded = push(to, push_to_hub) if push_to_hub is not None else None
     if as_json:
         print_json(

@@ -10,14 +10,16 @@ from typing import Any, Final
 from ddpo.errors import UserError
 from ddpo.policies.base_model import open_model
 from ddpo.policies.checkpoints.folder import CheckpointInfo
+from ddpo.policies.checkpoints.own import own_lora
 from ddpo.policies.model_place import EMBEDDED, place_of
-from ddpo.policies.transitions import FLOW_TRANSITIONS
+from ddpo.policies.pipelines import TRANSFORMER
+from ddpo.policies.transitions import AUTO, FLOW_TRANSITIONS
 from ddpo.rewards.spec import replace_paths
 from ddpo.text import single_line
 from ddpo.trainer.config import SampleConfig, TrainConfig
 from ddpo.trainer.run.folder import RunFolder
 
-__all__ = ["KNOWN_LICENCES", "model_card"]
+__all__ = ["KNOWN_LICENCES", "model_card", "pipeline_code"]
 
 KNOWN_LICENCES: Final[Mapping[str, str]] = {
     "emoji": "apache-2.0",
@@ -47,8 +49,8 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
     Raises:
         CheckpointError: the files of its run are damaged.
     """
+    flow = _is_flow(info)
     if info.run is None:
-        flow = False
         story = ["The checkpoint was in no run folder: how it was trained is not known.\n"]
         call = 'pipeline("a cat")'
     else:
@@ -56,11 +58,10 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
         config = run.config()
         manifest = run.manifest()
         lines = [line for line in run.metrics() if line["iteration"] <= info.iteration]
-        training = _training(info, config, manifest, lines)
+        training = _training(info, config, manifest, lines, flow)
         story = [training, _reward(manifest), _results(config, lines)]
         prompt = json.dumps(manifest["prompts"]["list"][0], ensure_ascii=False)
         sample = config.sample
-        flow = sample.transition in FLOW_TRANSITIONS
         more = "" if flow else f", eta={sample.eta:g}"
         if sample.size:
             more += ", height={}, width={}".format(*sample.size)
@@ -114,29 +115,44 @@ def _base(info: CheckpointInfo) -> str:
     return Path(info.model).name if Path(info.model).is_dir() else info.model
 
 
-def _absent_parts(model: str) -> tuple[str, ...]:
-    """The components that a local model lacks; none for a hub id, which may not be here."""
+def _is_flow(info: CheckpointInfo) -> bool:
+    """True for the checkpoint of a flow model, whose denoiser is a transformer.
+
+    Raises:
+        CheckpointError: the LoRA is damaged.
+    """
+    if info.kind == "full":
+        return info.weights.name == TRANSFORMER
+    return own_lora(info).denoiser == TRANSFORMER
+
+
+def pipeline_code(folder: str, model: str, whole: bool) -> str:
+    """The Python expression that opens a pipeline, with None for the components that it lacks.
+
+    Args:
+        folder: folder or hub id of the pipeline, as it is written.
+        model: its base model.
+        whole: True for an exported pipeline, False for the base model, of which a hub id may not
+            be on this machine.
+    """
     place = place_of(model)
-    known = model in EMBEDDED or (place is not None and place.kind == "folder")
+    known = whole or model in EMBEDDED or (place is not None and place.kind == "folder")
     try:
-        return open_model(model).absent_parts if known else ()
+        absent = open_model(model).absent_parts if known else ()
     except UserError:  # the model was moved or damaged since the training
-        return ()
+        absent = ()
+    parts = "".join(f", {part}=None" for part in absent)
+    return f"DiffusionPipeline.from_pretrained({json.dumps(folder, ensure_ascii=False)}{parts})"
 
 
 def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
     """The code that samples from the checkpoint with plain diffusers, and the licence."""
-    absent = "".join(f", {part}=None" for part in _absent_parts(info.model))
-    if whole:
-        place = "THIS FOLDER OR REPOSITORY"
-        lines = [f'pipeline = DiffusionPipeline.from_pretrained("{place}"{absent})']
-    else:
-        packaged = EMBEDDED.get(info.model, "").replace(".", "/")
-        base = f"{packaged}/weights" if packaged else _base(info)
-        lines = [
-            f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base)}{absent})",
-            'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
-        ]
+    packaged = EMBEDDED.get(info.model, "").replace(".", "/")
+    base = f"{packaged}/weights" if packaged else _base(info)
+    opened = "THIS FOLDER OR REPOSITORY" if whole else base
+    lines = [f"pipeline = {pipeline_code(opened, info.model, whole)}"]
+    if not whole:
+        lines.append('pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")')
     if flow:  # a flow model is deployed with the ODE of its own scheduler
         imports = "from diffusers import DiffusionPipeline"
     else:  # the sampler of the training: others ignore eta, and DDIM may clip latents
@@ -154,11 +170,13 @@ def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
     )
 
 
-def _transition(sample: SampleConfig) -> str:
+def _transition(sample: SampleConfig, flow: bool) -> str:
     """The sampler of a run in words, with the grid of a flow model."""
-    if sample.transition not in FLOW_TRANSITIONS:
+    if not flow:
         return "DDIM"
-    return f"{sample.transition} on the grid {sample.grid}"
+    kind = FLOW_TRANSITIONS[0] if sample.transition == AUTO else sample.transition
+    grid = "the model's own grid" if sample.grid == AUTO else f"the grid {sample.grid}"
+    return f"{kind} on {grid}"
 
 
 def _training(
@@ -166,6 +184,7 @@ def _training(
     config: TrainConfig,
     manifest: Mapping[str, Any],
     lines: Sequence[Mapping[str, Any]],
+    flow: bool,
 ) -> str:
     prompts = manifest["prompts"]["list"]
     shown = ", ".join(f"“{_text(prompt)}”" for prompt in prompts[:SHOWN_PROMPTS])
@@ -188,7 +207,7 @@ def _training(
         "reward queries": f"{queries:,} ({sample.samples} images an iteration)",
         "prompts": f"{len(prompts)}, {_text(source)} {_code(_last_part(config.prompts))}: {shown}",
         "sampling": (
-            f"{_transition(sample)}, {sample.steps} steps, guidance {sample.guidance:g}, "
+            f"{_transition(sample, flow)}, {sample.steps} steps, guidance {sample.guidance:g}, "
             f"eta {sample.eta:g}"
         ),
         "optimizer": f"AdamW, learning rate {optim.lr:g}, {steps}",
