@@ -108,4 +108,5 @@ RecipeName = Literal[
     "sd2",
     "sd3",
     "sdxl",
+    "z_image",
 ]

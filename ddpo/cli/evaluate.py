@@ -38,7 +38,7 @@ from ddpo.cli.evaluation_options import (
     Transition,
 )
 from ddpo.cli.misplaced import check_runs
-from ddpo.cli.options import AsJson, RunDevice, Trust
+from ddpo.cli.options import AsJson, ImageSize, RunDevice, Trust
 from ddpo.distributed import is_first_process
 from ddpo.errors import ConfigError, RewardFailure
 
@@ -93,6 +93,7 @@ def evaluate_command(
     eta: Eta = None,
     transition: Transition = None,
     grid: Grid = None,
+    size: ImageSize = None,
     out: Out = None,
     device: RunDevice = None,
     trust: Trust = None,
@@ -128,6 +129,7 @@ def evaluate_command(
         eta=eta,
         transition=transition,
         grid=grid,
+        size=size or (),
         out=out,
         device=device,
         trust=tuple(trust or ()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from ddpo.cli.options import MODEL, OUTPUT, AsJson, Trust, option, out_option
 @examples(
     "ddpo export runs/demo --out my-lora",
     "ddpo export runs/demo/best -o my-model --merge",
+    "ddpo export runs/demo -o my-lora --lora-names kohya",
 )
 @renamed({"--to": "--out"})
 def export_command(
@@ -29,6 +30,10 @@ def export_command(
         bool,
         option("For LoRA: a whole pipeline with the adapters merged in.", "--merge", panel=OUTPUT),
     ] = False,
+    lora_names: Annotated[
+        Literal["diffusers", "kohya"],
+        option("For LoRA: names of its tensors; kohya: for kohya-ss and ComfyUI.", panel=OUTPUT),
+    ] = "diffusers",
     model: Annotated[
         str | None,
         option(
@@ -60,14 +65,16 @@ def export_command(
     from ddpo.cli.console import echo, print_json, quiet_libraries
 
     quiet_libraries()
-    from ddpo.trainer.run.export import export
+    from ddpo.trainer.run.export import export, reads_kohya
     from ddpo.trainer.run.export import push_to_hub as push
     from ddpo.trainer.run.model_card import pipeline_code
 
-    info = export(checkpoint, to, merge, model, trust or ())
+    info = export(checkpoint, to, merge, model, trust or (), lora_names)
     loader = f'pipeline.load_lora_weights("{to}")'
+    if lora_names == "kohya" and not reads_kohya(info.model):
+        loader = "kohya-ss or ComfyUI; diffusers does not read these names for this model"
     if merge or info.kind == "full":
-        loader = pipeline_code(str(to), info.model, whole=True)
+        loader = pipeline_code(str(to), info.model)
     uploaded = push(to, push_to_hub) if push_to_hub is not None else None
     if as_json:
         print_json(

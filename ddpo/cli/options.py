@@ -228,3 +228,13 @@ UseCache = Annotated[
     ),
 ]
 """The score cache's option; None if the user gave neither flag."""
+
+ImageSize = Annotated[
+    str | None,
+    option(
+        "Size of the images in pixels, such as 512, or 512x768 with the height first; default: the "
+        "run's, else the model's own.",
+        metavar="N",
+        panel=MODEL,
+    ),
+]

@@ -17,6 +17,7 @@ from ddpo.cli.options import (
     INPUT,
     MODEL,
     AsJson,
+    ImageSize,
     RunDevice,
     Trust,
     limit_option,
@@ -112,15 +113,6 @@ Grid = Annotated[
         "Noise levels of a flow model: diffusers or linspace; default: the run's, else the model "
         "family's.",
         metavar="WORD",
-        panel=MODEL,
-    ),
-]
-ImageSize = Annotated[
-    str | None,
-    option(
-        "Size of the images in pixels, such as 512, or 512x768 with the height first; default: the "
-        "run's, else the model's own.",
-        metavar="N",
         panel=MODEL,
     ),
 ]

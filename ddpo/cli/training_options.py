@@ -76,8 +76,8 @@ Limit = Annotated[int | None, limit_option("Number of first prompts of the list.
 Model = Annotated[
     str | None,
     option(
-        "'emoji' (the default), a folder in diffusers' format, a hub id of Stable Diffusion 1.x, "
-        "2.x or XL, a model of an installed package, ./file.py:Object or package.module:Object.",
+        "A name of `ddpo models list` (default: 'emoji'), a folder or hub id of Stable Diffusion, "
+        "FLUX or Z-Image in diffusers' format, ./file.py:Object or package.module:Object.",
         metavar="MODEL",
         panel=INPUT,
         complete=complete_model,

@@ -23,6 +23,18 @@ OPTIONS: Final = {
 """Fields whose option has another name."""
 COMPARED: Final = ("history", "best_of")
 """Fields that `ddpo compare` sets to 0."""
+ONLY_EVAL: Final = (
+    "images",
+    "history_seeds",
+    "trained_prompts",
+    "steps",
+    "guidance",
+    "eta",
+    "transition",
+    "grid",
+    "size",
+)
+"""Fields for which `ddpo compare` has no option."""
 
 
 def command_line(config: EvalConfig, **changes: Any) -> str:
@@ -54,12 +66,18 @@ def quoted(words: Iterable[str]) -> str:
 
 
 def _is_comparison(config: EvalConfig) -> bool:
-    return len(config.checkpoints) > 1 and all(getattr(config, name) == 0 for name in COMPARED)
+    defaults = {field.name: field.default for field in fields(config)}
+    plain = all(getattr(config, name) == defaults[name] for name in ONLY_EVAL)
+    compared = all(getattr(config, name) == 0 for name in COMPARED)
+    return len(config.checkpoints) > 1 and compared and plain
 
 
 def _option(name: str, value: object) -> Iterator[str]:
     """The words of one setting; a tuple gives an option for each of its values."""
     option = OPTIONS.get(name, name).replace("_", "-")
+    if name == "size" and isinstance(value, tuple):
+        yield from (f"--{option}", "x".join(map(str, value)))
+        return
     if isinstance(value, bool):
         yield f"--{option}" if value else f"--no-{option}"
         return

@@ -312,7 +312,7 @@ def _folder_facts(folder: ImageFolder, rewards: Sequence[PlannedReward], seeds: 
 
 def planned_sampler(config: EvalConfig, first: EvalCheckpoint) -> SamplerSettings:
     """The requested settings, then those of the first run, then those of the model."""
-    given = {name: getattr(config, name) for name in SAMPLED}
+    given = {name: getattr(config, name) for name in SAMPLED} | {"size": config.size or None}
     of_run = nested(first.run.config, "sample")
     return SamplerSettings(**chosen_sampler(first.info.model, of_run, given))
 

@@ -25,15 +25,6 @@ TOLERANCE: Final = 1e-4
 Rounding errors grow from step to step, so that equal formulas give no equal bits.
 """
 
-GUIDANCE: Final[Mapping[str, Callable[[float], float]]] = {
-    "ZImagePipeline": lambda guidance: guidance - 1,
-}
-"""Pipeline → its guidance scale for one of ddpo; the same number in all others."""
-
-
-def _same_scale(guidance: float) -> float:
-    return guidance
-
 
 def _same_latents(latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return latents
@@ -94,7 +85,7 @@ def largest_difference(
     noise = torch.stack([sample_noise(key, 9, STEPS, policy.latent_shape)[0] for key in keys])
     (ours,) = sample_images(policy, keys, tested.settings(guidance, eta=0.0), seed=9)
     height, width = ours.pixels.shape[-2:]
-    scale = GUIDANCE.get(type(pipeline).__name__, _same_scale)
+    kind = PIPELINES.get(type(pipeline).__name__)
     options: dict[str, Any] = {"eta": 0.0} if "eta" in _arguments(pipeline) else {}
     latents = LATENTS.get(type(pipeline).__name__, _same_latents)
     theirs = pipeline(
@@ -103,7 +94,7 @@ def largest_difference(
         height=height,
         width=width,
         num_inference_steps=STEPS,
-        guidance_scale=scale(guidance),
+        guidance_scale=guidance + (kind.guidance_offset if kind else 0.0),
         output_type="pt",
         **options,
     ).images.float()

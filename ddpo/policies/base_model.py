@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from ddpo.errors import ConfigError, MissingResourceError, one_line
+from ddpo.errors import ConfigError, MissingResourceError, UserError, one_line
 from ddpo.io.fields import DIGEST, FILE_NAME, Fields, MapOf
 from ddpo.policies.model_files import (
     STEMS,
@@ -26,12 +26,25 @@ from ddpo.policies.model_files import (
 from ddpo.policies.model_place import EMBEDDED, SINGLE_FILES, locate, place_of
 from ddpo.policies.pipelines import PIPELINES, TRANSFORMER, UNET, denoiser_folder, parts_of
 from ddpo.text import shortened
-from ddpo.weights import fetch_hub_repository, offline, sha256_of, without_loading_bars
+from ddpo.weights import (
+    fetch_hub_repository,
+    hub_snapshot,
+    offline,
+    sha256_of,
+    without_loading_bars,
+)
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BaseModel", "check_described", "layer_shapes", "model_folder", "open_model"]
+__all__ = [
+    "BaseModel",
+    "check_described",
+    "known_model",
+    "layer_shapes",
+    "model_folder",
+    "open_model",
+]
 
 INDEX: Final = "model_index.json"
 MANIFEST: Final[Fields] = {"files": MapOf({"sha256": DIGEST}, FILE_NAME)}
@@ -160,6 +173,8 @@ class BaseModel:
     def check_part(self, part: str) -> None:
         """Raises for a component that is absent or of an unsupported class; errors as `load`."""
         entry = self.index.get(part)
+        if entry is None and part in self.index:
+            entry = [None, None]  # null, which means the same
         classes = self._classes(part)
         if isinstance(entry, Sequence) and len(entry) == 2 and classes:
             kind = entry[1]
@@ -195,6 +210,25 @@ def open_model(word: str) -> BaseModel:
     folder = model_folder(word)
     index = read_json(folder / INDEX, f"the model {word!r}")
     return BaseModel(word, folder, index)
+
+
+def known_model(word: str) -> BaseModel | None:
+    """The pipeline with the given name as far as it is on this machine; nothing is fetched.
+
+    None for a model that was moved or damaged, and for one that was never fetched.
+    """
+    place = place_of(word)
+    if word not in EMBEDDED and (place is None or place.kind not in ("folder", "hub")):
+        return None
+    try:
+        if place is None or place.kind != "hub":
+            return open_model(word)
+        repository, _, revision = place.place.partition("@")
+        folder = hub_snapshot(repository, revision or "main")
+        index = None if folder is None else read_json(folder / INDEX, word)
+        return None if folder is None or index is None else BaseModel(word, folder, index)
+    except UserError:
+        return None
 
 
 def model_folder(word: str) -> Path:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ddpo.errors import ConfigError
+from ddpo.policies.base_model import BaseModel
 from ddpo.policies.model_features import KINDS, Setting, given
 
-__all__ = ["check_settings", "check_shapes", "default_config", "flat_widths"]
+__all__ = ["check_settings", "check_shapes", "default_config", "flat_widths", "scheduler_names"]
 
 MODELS_BY_CHANNELS: Final = {
     9: " (an inpainting model)",
@@ -89,6 +90,17 @@ def check_shapes(
         raise ConfigError(
             f"{where} reads text of width {odd[0]}, and its text encoder writes {text_width}"
         )
+
+
+def scheduler_names(base: BaseModel) -> list[str]:
+    """The classes of a model's scheduler: that of its config, and that of `model_index.json`.
+
+    Diffusers loads the second one.
+    """
+    own = base.config("scheduler").get("_class_name")
+    entry = base.index.get("scheduler")
+    named = entry[1] if isinstance(entry, list) and len(entry) == 2 else own
+    return [str(name) if name else "scheduler without a class" for name in (own, named)]
 
 
 def default_config(model: type) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from ddpo.devices import AUTO, fast_dtype
 from ddpo.errors import ConfigError, MissingResourceError, UnknownNameError
 from ddpo.policies.base_model import open_model
+from ddpo.policies.flow_features import TURBO_SHIFT
 from ddpo.policies.model_place import EMBEDDED, place_of
 from ddpo.recipes import read_builtin
 
@@ -30,6 +31,7 @@ FAMILIES: Final[Mapping[str, str]] = {
     "sd3": "Stable Diffusion 3 and 3.5",
     "flux1": "FLUX.1",
     "flux2_klein": "FLUX.2 klein",
+    "z_image": "Z-Image",
 }
 """Family → name in words; each family has a recipe of its name in `ddpo.recipes`."""
 
@@ -49,7 +51,8 @@ WIDTH_OF_SD2: Final = 1024
 def family_of(model: str) -> str | None:
     """The family of a model, one of `FAMILIES`; None for plug-ins, files and other pipelines.
 
-    A model that cannot be fetched has no family either; loading it reports the reason.
+    A model that cannot be fetched has no family either; loading it reports the reason. Nor has
+    Z-Image-Turbo, since its images need no guidance.
 
     Args:
         model: Registered name, local folder in diffusers' format, or hub id.
@@ -61,6 +64,9 @@ def family_of(model: str) -> str | None:
         return None
     try:
         base = open_model(model)
+        if base.pipeline == "ZImagePipeline":
+            turbo = base.config("scheduler").get("shift") == TURBO_SHIFT
+            return None if turbo else "z_image"
         if base.pipeline in BY_PIPELINE:
             return BY_PIPELINE[base.pipeline]
         if base.pipeline == "StableDiffusionPipeline":

@@ -16,6 +16,7 @@ __all__ = [
     "FLOW_SCHEDULER",
     "FLOW_VAE",
     "SD3_TRANSFORMER",
+    "TURBO_SHIFT",
     "Z_IMAGE_TRANSFORMER",
     "Z_IMAGE_VAE",
 ]
@@ -80,6 +81,9 @@ Z_IMAGE_VAE: Final[Mapping[str, Setting]] = {
     **honoured("sample_size", note="side of the square images, in pixels; a multiple of 16"),
 }
 """The keys of `AutoencoderKL` in Z-Image, whose transformer states no size."""
+
+TURBO_SHIFT: Final = 3.0
+"""Shift of the distilled Z-Image-Turbo; that of the base model is 6."""
 
 ANOTHER_GRID: Final = "other noise levels than those of the grids that ddpo samples on"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddpo.errors import ConfigError
 from ddpo.policies.base_model import BaseModel
-from ddpo.policies.config_checks import check_settings, default_config
+from ddpo.policies.config_checks import check_settings, default_config, scheduler_names
 from ddpo.policies.flow_features import FLOW_INDEX, FLOW_SCHEDULER, FLOW_VAE
 from ddpo.policies.flow_schedule import FlowSchedule, Grid
 from ddpo.policies.latent_policy import LatentPolicy
@@ -87,11 +87,11 @@ class FlowPolicy(LatentPolicy):
 
     def _check_scheduler(self, base: BaseModel) -> None:
         """Raises for the scheduler of a noise-predicting model, or another flow sampler."""
-        found = base.config("scheduler").get("_class_name")
-        if found != EULER:
+        others = [name for name in scheduler_names(base) if name != EULER]
+        if others:
             raise ConfigError(
-                f"the scheduler of the model {self.model!r} is a {found}, and its denoiser is that "
-                f"of a flow model: put back its own scheduler, {EULER}"
+                f"the scheduler of the model {self.model!r} is a {others[0]}, and its denoiser is "
+                f"that of a flow model: put back its own scheduler, {EULER}"
             )
 
     def _schedule(self, base: BaseModel) -> FlowSchedule:

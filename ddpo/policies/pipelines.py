@@ -45,6 +45,7 @@ class PipelineKind:
     """Tokenizer → tokens that the pipeline gives an encoder that has no limit itself."""
     chat: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
     """Tokenizer that reads a prompt as the message of a chat → settings of its chat template."""
+    guidance_offset: float = 0.0  # its guidance scale minus that of ddpo
 
     @property
     def tokenizers(self) -> tuple[str, ...]:
@@ -134,6 +135,7 @@ PIPELINES: Final[Mapping[str, PipelineKind]] = {
         },
         tokens={"tokenizer": 512},
         chat={"tokenizer": {"enable_thinking": True}},
+        guidance_offset=-1.0,
     ),
 }
 """Class of a pipeline → its kind."""

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from ddpo.errors import ConfigError
 from ddpo.policies.base_model import BaseModel
-from ddpo.policies.config_checks import check_settings, check_shapes, default_config
+from ddpo.policies.config_checks import (
+    check_settings,
+    check_shapes,
+    default_config,
+    scheduler_names,
+)
 from ddpo.policies.image_size import latent_side
 from ddpo.policies.latent_policy import LatentPolicy, lay_out
 from ddpo.policies.pipelines import UNET
@@ -66,10 +71,10 @@ class StableDiffusionPolicy(LatentPolicy):
 
     def _check_scheduler(self, base: BaseModel) -> None:
         """Raises for the scheduler of a flow model."""
-        found = str(base.config("scheduler").get("_class_name"))
-        if found.startswith("FlowMatch"):
+        flows = [name for name in scheduler_names(base) if name.startswith("FlowMatch")]
+        if flows:
             raise ConfigError(
-                f"the scheduler of the model {self.model!r} is a {found}, and its denoiser is a "
+                f"the scheduler of the model {self.model!r} is a {flows[0]}, and its denoiser is a "
                 "U-Net, no flow model: put back its own scheduler"
             )
 

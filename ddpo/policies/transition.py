@@ -95,7 +95,9 @@ class NoiseSchedule:
         spacing = ddim.config["timestep_spacing"]
         if prediction not in get_args(Prediction) or spacing not in get_args(Spacing):
             raise ConfigError(
-                f"prediction type {prediction!r} with spacing {spacing!r} is not supported"
+                f"the scheduler has prediction_type {prediction!r} and timestep_spacing "
+                f"{spacing!r}: ddpo reads {' or '.join(get_args(Prediction))}, "
+                f"and {' or '.join(get_args(Spacing))}"
             )
         levels = ddim.alphas_cumprod.double()
         _check_levels(levels, int(ddim.config["num_train_timesteps"]), prediction)

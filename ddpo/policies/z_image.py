@@ -11,7 +11,7 @@ from torch import Tensor
 from ddpo.errors import ConfigError
 from ddpo.policies.base_model import BaseModel
 from ddpo.policies.conditioning import Conditioning
-from ddpo.policies.flow_features import Z_IMAGE_TRANSFORMER, Z_IMAGE_VAE
+from ddpo.policies.flow_features import TURBO_SHIFT, Z_IMAGE_TRANSFORMER, Z_IMAGE_VAE
 from ddpo.policies.flow_policy import FlowPolicy
 from ddpo.policies.image_size import latent_side
 from ddpo.policies.model_features import Setting
@@ -22,8 +22,6 @@ __all__ = ["ZImagePolicy"]
 PATCH: Final = 2
 """Side of a patch in latents, and of a frame's patch in frames; diffusers' pipeline uses these."""
 FRAMES: Final = 1
-TURBO_SHIFT: Final = 3.0
-"""Shift of the distilled Z-Image-Turbo; that of the base model is 6."""
 
 
 class ZImagePolicy(FlowPolicy):
@@ -43,7 +41,19 @@ class ZImagePolicy(FlowPolicy):
 
     BESIDE: ClassVar[tuple[str, ...]] = ("text_encoder",)
     LORA_WRITER: ClassVar[str] = "ZImageLoraLoaderMixin"
-    LORA: ClassVar[LoraSettings] = LoraSettings(rank=32, alpha=64)
+    LORA: ClassVar[LoraSettings] = LoraSettings(
+        rank=64,
+        alpha=128,
+        targets=(
+            "attention.to_q",
+            "attention.to_k",
+            "attention.to_v",
+            "attention.to_out.0",
+            "feed_forward.w1",
+            "feed_forward.w2",
+            "feed_forward.w3",
+        ),
+    )
     CONFIG: ClassVar[Mapping[str, Setting]] = Z_IMAGE_TRANSFORMER
     VAE: ClassVar[Mapping[str, Setting]] = Z_IMAGE_VAE
 

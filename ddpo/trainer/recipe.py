@@ -21,6 +21,14 @@ from ddpo.trainer.config import INFINITY, TrainConfig
 
 __all__ = ["config_from_dict", "merged", "read_recipe", "recipe_of", "set_value"]
 
+UNSUPPORTED: Final[Mapping[str, str]] = {
+    "true_cfg_scale": "ddpo has no true CFG of FLUX.1, whose guidance is an input of the denoiser "
+    "(sample.guidance)",
+    "negative_prompt": "ddpo has no negative prompts: guidance is away from the empty prompt",
+    "cfg_normalization": "ddpo has no normalisation of guided outputs",
+    "cfg_truncation": "ddpo has no guidance of some steps alone",
+}
+"""Settings of diffusers' pipelines that a user may look for, with the reason for refusing them."""
 DELETE: Final = "\x7f"  # which TOML wants escaped, unlike JSON
 
 
@@ -42,6 +50,8 @@ def _build(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     hints.pop("sources", None)
     arguments: dict[str, Any] = {}
     for key, value in values.items():
+        if key in UNSUPPORTED:
+            raise ConfigError(f"setting {where + key!r}: {UNSUPPORTED[key]}")
         if key not in hints:
             near = nearest(key, hints)
             known = f"did you mean {where + near!r}?" if near else f"known: {', '.join(hints)}"

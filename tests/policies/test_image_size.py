@@ -10,9 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import save_file
 
 from ddpo.errors import ConfigError
+from ddpo.eval.command import command_line
+from ddpo.eval.config import EvalConfig
 from ddpo.model_check.diffusers_pipeline import TOLERANCE, largest_difference, pipeline_of
 from ddpo.model_check.model_under_test import ModelUnderTest
 from ddpo.policies import load_policy
@@ -152,3 +156,43 @@ def test_a_size_that_no_model_has_ends_a_command_with_one_line(
     assert code == 2
     assert len(error.strip().splitlines()) == 1
     assert "one size, 64×64 pixels" in error
+
+
+def test_an_evaluation_has_the_size_that_is_given(
+    ddpo: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    """A LoRA of another trainer does not say on which size it was trained."""
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    width = UNet2DConditionModel.from_pretrained(tiny_model / "unet").config["block_out_channels"][
+        0
+    ]
+    lora = {
+        f"{layer}.lora_A.weight": torch.ones(1, width),
+        f"{layer}.lora_B.weight": torch.ones(width, 1),
+    }
+    save_file(lora, tmp_path / "style.safetensors")
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    command = (
+        *("eval", tmp_path / "style.safetensors", "--model", tiny_model, "--reward", "darkness"),
+        *("--prompts", tmp_path / "prompts.txt", "--no-held-out", "--best-of", 0, "--steps", 2),
+        *("--per-prompt", 2, "--device", "cpu", "--out", tmp_path / "report"),
+    )
+    code, _, error = ddpo(*command, "--size", "15")
+    assert code == 2
+    assert error.strip().splitlines()[-1].startswith("error: the model")
+    assert "15×15 pixels: both sides must be multiples of 8" in error
+    code, _, error = ddpo(*command, "--size", "24x8")
+    assert code == 0, error
+    images = [Image.open(file).size for file in (tmp_path / "report").rglob("*.png")]
+    assert (8, 24) in images
+
+
+def test_the_command_of_an_evaluation_repeats_its_size() -> None:
+    config = EvalConfig(checkpoints=("a", "b"), size="24x8", history=0, best_of=0)  # type: ignore[arg-type]
+    assert config.size == (24, 8)
+    assert command_line(config).startswith("ddpo eval --checkpoint a --checkpoint b ")
+    assert " --size 24x8" in command_line(config)
+    without = replace(config, size=())
+    assert command_line(without) == "ddpo compare a b"
+    with pytest.raises(ConfigError, match="size must be a number or HEIGHTxWIDTH"):
+        EvalConfig(checkpoints=("a",), size="big")  # type: ignore[arg-type]

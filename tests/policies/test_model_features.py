@@ -238,8 +238,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("scheduler", {"trained_betas": ["x"]}, "describes no schedule"),
     ("scheduler", {"num_train_timesteps": "many"}, "describes no schedule"),
     ("scheduler", {"beta_schedule": "sigmoid"}, "has beta_schedule = 'sigmoid'"),
-    ("scheduler", {"prediction_type": "flow_prediction"}, "prediction type 'flow_prediction'"),
-    ("scheduler", {"timestep_spacing": "other"}, "with spacing 'other'"),
+    ("scheduler", {"prediction_type": "flow_prediction"}, "has prediction_type 'flow_prediction'"),
+    ("scheduler", {"timestep_spacing": "other"}, "timestep_spacing 'other': ddpo reads"),
     ("scheduler", {"use_flow_sigmas": True}, "has use_flow_sigmas = True"),
     ("scheduler", {"sigma_max": 80.0}, "has sigma_max = 80.0"),
     ("scheduler", {"timestep_type": "continuous"}, "has timestep_type = 'continuous'"),
@@ -249,6 +249,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "model_index",
         {"controlnet": ["diffusers", "ControlNetModel"]},
         r"model_index .* has controlnet = ",
+    ),
+    (
+        "model_index",
+        {"scheduler": ["diffusers", "FlowMatchHeunDiscreteScheduler"]},
+        "is a FlowMatchHeunDiscreteScheduler, and its denoiser is a U-Net",
     ),
     ("model_index", {"text_encoder": [None, None]}, "has no text_encoder"),
     (

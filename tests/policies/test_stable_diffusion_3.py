@@ -310,6 +310,16 @@ MODEL_REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"_class_name": "DDIMScheduler"},
         "is a DDIMScheduler, and its denoiser is that of a flow model",
     ),
+    "the scheduler of a U-Net in the index, which diffusers loads": (
+        "model_index.json",
+        {"scheduler": ["diffusers", "PNDMScheduler"]},
+        "is a PNDMScheduler, and its denoiser is that of a flow model",
+    ),
+    "a scheduler without a class": (
+        "scheduler/scheduler_config.json",
+        {"_class_name": None},
+        "is a scheduler without a class, and its denoiser",
+    ),
     "another grid": (
         "scheduler/scheduler_config.json",
         {"use_karras_sigmas": True},
@@ -328,6 +338,11 @@ MODEL_REFUSALS: dict[str, tuple[str, dict[str, Any], str]] = {
     "T5 without its tokenizer": (
         "model_index.json",
         {"tokenizer_3": [None, None]},
+        "has no tokenizer_3",
+    ),
+    "T5 without its tokenizer, which is plain null": (
+        "model_index.json",
+        {"tokenizer_3": None},
         "has no tokenizer_3",
     ),
 }

@@ -13,6 +13,8 @@ from diffusers import ZImagePipeline
 from ddpo.errors import ConfigError, UnknownNameError
 from ddpo.io.tensors import load_tensors
 from ddpo.policies import load_policy
+from ddpo.policies.checkpoints.folder import find_checkpoint
+from ddpo.policies.family import family_of
 from ddpo.policies.policy import LoraSettings
 from ddpo.policies.prompt_reader import PromptReader
 from ddpo.policies.sampler import (
@@ -26,6 +28,7 @@ from ddpo.policies.sampler import (
 from ddpo.policies.transition import gaussian_log_prob
 from ddpo.trainer import TrainConfig, config_from_dict, resume, train
 from ddpo.trainer.monitoring.findings import distilled_model
+from ddpo.trainer.run.model_card import model_card
 from ddpo.trainer.settings import config_for
 from ddpo.types import Prompt
 from tests.tiny_flow_models import write_tiny_z_image
@@ -149,6 +152,9 @@ def test_a_run_trains_and_is_resumed_to_the_same_weights(
     assert states[0]
     for name, tensors in states[0].items():
         assert all(torch.equal(value, states[1][name][key]) for key, value in tensors.items())
+    trained_with = config_of(folder, kind, 2).sample.guidance
+    card = model_card(find_checkpoint(tmp_path / "straight"), whole=kind == "full")
+    assert f"guidance_scale={trained_with - 1:g})" in card  # of the pipeline, whose 0 is 1 here
 
 
 def test_plain_diffusers_loads_the_lora(folder: Path, tmp_path: Path) -> None:
@@ -186,6 +192,7 @@ def test_a_model_of_few_steps_is_known_by_its_shift(
 ) -> None:
     policy: Any = load_policy(str(write_tiny_z_image(tmp_path, shift=shift)))
     assert policy.distilled == word
+    assert family_of(policy.model) == (None if word else "z_image")
     warning = distilled_model(policy)
     assert (warning is not None) == bool(word)
     assert word in str(warning)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ddpo.policies.family import FAMILIES
 from ddpo.policies.flow_schedule import FlowSchedule
 from ddpo.trainer.algorithms import algorithms, load_algorithm
 from ddpo.trainer.check import check_algorithm
@@ -53,13 +54,28 @@ def test_the_commands_of_the_page_start(
     assert "b²/k² by step" in output
 
 
-@pytest.mark.parametrize("family", ["emoji", "sd1", "sd2", "sdxl"])
+DIMENSIONS = {
+    "emoji": 12 * 8 * 8,
+    "emoji_scenes": 12 * 8 * 8,
+    "emoji_flow": 12 * 8 * 8,
+    "sd1": 4 * 64 * 64,
+    "sd2": 4 * 96 * 96,
+    "sdxl": 4 * 128 * 128,
+    "sd3": 16 * 64 * 64,
+    "flux1": 64 * 32 * 32,
+    "flux2_klein": 128 * 24 * 24,
+    "z_image": 16 * 64 * 64,
+}
+"""Latent dimensions of the images of each family's recipe."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_settings_of_each_algorithm_and_family_fit(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ranges are for the latent dimensions of the family; 65,536 are those of the sources."""
     monkeypatch.setattr("ddpo.trainer.settings.family_of", lambda model: family)
-    dimensions = {"emoji": 768, "sd1": 16_384, "sd2": 36_864, "sdxl": 65_536}[family]
+    dimensions = DIMENSIONS[family]
     for name in own():
         config = config_for({"algorithm": name})
         load_algorithm(name)[0].check(config)

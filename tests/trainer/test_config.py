@@ -41,6 +41,11 @@ def test_a_configuration_round_trips_through_json() -> None:
     ("values", "message"),
     [
         ({"rewards": "x"}, "unknown setting 'rewards'; did you mean 'reward'"),
+        (
+            {"sample": {"true_cfg_scale": 4.0}},
+            "'sample.true_cfg_scale': ddpo has no true CFG of FLUX",
+        ),
+        ({"sample": {"negative_prompt": "x"}}, "'sample.negative_prompt': ddpo has no negative"),
         ({"optim": {"learning_rate": 1}}, "unknown setting 'optim.learning_rate'"),
         ({"optim": {"updtes": 1}}, "did you mean 'optim.updates'"),
         ({"optim": 3}, "'optim' must be a table"),

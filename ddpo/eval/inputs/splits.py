@@ -1,7 +1,7 @@
 """Splits: named prompt lists with their roles, checked for prompts that leaked into training.
 
 The default lists depend on the vocabulary of the model. A model with an open vocabulary gets
-`DEFAULT_LISTS`. The embedded models know 133 nouns, those of `animals`, `unseen_animals` and
+`DEFAULT_LISTS`. The embedded models know the 133 nouns of `animals`, `unseen_animals` and
 `objects`. Prompts of other words would measure their tokenizer, so they get `CLOSED_LISTS`. After
 training on `seen_pairings` they get `PAIRING_LISTS`. Any list can be requested by name.
 """

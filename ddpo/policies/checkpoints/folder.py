@@ -6,7 +6,7 @@ policy.json                         schema, model, base (place and fingerprint o
 pytorch_lora_weights.safetensors    kind "lora", for `pipeline.load_lora_weights(folder)`
 unet/ or transformer/               kind "full", for `from_pretrained` of the denoiser's class
 
-Models other than Stable Diffusion have another file or folder of weights. Checkpoints of other
+Models of plug-ins may have another file or folder of weights. Checkpoints of other
 trainers have no policy.json (`ddpo.policies.checkpoints.external`).
 """
 
@@ -83,7 +83,7 @@ ADAPTER_FIELDS: Final[Fields] = {
     "alpha": Real(),
     "targets": ListOf(SHORT, shortest=1),
 }
-"""The settings of a LoRA of Stable Diffusion; other models have their own."""
+"""The settings of a LoRA of a model of diffusers; others have their own."""
 
 
 @dataclass(frozen=True, slots=True)

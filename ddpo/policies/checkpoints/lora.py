@@ -6,8 +6,8 @@ The formats, by their tensor names:
 - peft: "base_model.model.….lora_A.weight" beside an `adapter_config.json`;
 - older diffusers: "unet.….lora.down.weight";
 - attention processors: "….processor.to_q_lora.down.weight", with or without "unet.";
-- kohya-ss: "lora_unet_….lora_down.weight", each with an alpha; for Stable Diffusion XL and FLUX.1
-  with the names of their original code, "lora_unet_input_blocks_4_1_…".
+- kohya-ss: "lora_unet_….lora_down.weight", each with an alpha; for Stable Diffusion XL and for
+  transformers with the names of their original code (`ddpo.policies.checkpoints.kohya_lora`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ddpo.errors import CheckpointError, one_line
 from ddpo.io.fields import COUNT, Fields, MapOf, Maybe, Real, shown
 from ddpo.io.json_files import JsonError, check_fields, parse_foreign, read_foreign_json
-from ddpo.policies.checkpoints.flux_lora import named_as_diffusers
+from ddpo.policies.checkpoints.kohya_lora import named_as_diffusers
 from ddpo.policies.pipelines import DENOISERS, IN_WORDS, TRANSFORMER, UNET
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def read_lora(file: Path, denoiser: Any = None) -> LoraFile:
     settings = _peft_settings(file) or _metadata(file, facts)
     _check_settings(file, settings)
     raw = {key.removeprefix(PEFT_PREFIX): tensor for key, tensor in raw.items()}
-    raw = named_as_diffusers(file, _without_adapter_name(file, raw))
+    raw = named_as_diffusers(file, _without_adapter_name(file, raw), denoiser)
     component = _component(file, raw, denoiser)
     state, network_alphas = _to_diffusers(file, raw, component, denoiser)
     # UNet2DConditionModel.save_attn_procs wrote no "unet."

@@ -1,9 +1,10 @@
 """Checks of a prompt's scene against what a reader found in an image.
 
 As in GenEval (arXiv 2310.11513), an image is right if every stated thing, number, colour and
-position is there. Partial credit follows Flow-GRPO (arXiv 2505.05470): each statement counts alone,
-and a wrong number has the credit 1 - |found - stated| / stated. Unlike GenEval's, these checks also
-count other things in the image.
+position is there. A wrong number has the partial credit 1 - |found - stated| / stated of Flow-GRPO
+(arXiv 2505.05470; gen_eval.py of yifan123/reward-server), but not below 0. There a thing in a wrong
+number has no credit for its colour and position; here each statement counts alone. Unlike
+GenEval's, these checks also count other things in the image.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import inspect
 import shutil
 from collections.abc import Container, Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ddpo.errors import ConfigError, UserError, one_line
 from ddpo.io.atomic import (
@@ -16,8 +16,9 @@ from ddpo.io.atomic import (
 from ddpo.io.lock import owned_file
 from ddpo.io.new_folder import check_new_folder
 from ddpo.io.reading import reading
+from ddpo.io.tensors import save_tensors
 from ddpo.policies import load_policy
-from ddpo.policies.base_model import BaseModel, layer_shapes, open_model
+from ddpo.policies.base_model import BaseModel, known_model, layer_shapes, open_model
 from ddpo.policies.checkpoints.denoiser import check_denoiser, load_denoiser
 from ddpo.policies.checkpoints.folder import (
     LORA_FILE,
@@ -27,13 +28,19 @@ from ddpo.policies.checkpoints.folder import (
     check_files,
     find_checkpoint,
 )
+from ddpo.policies.checkpoints.kohya_writer import UNREAD_BY_DIFFUSERS, kohya_tensors
 from ddpo.policies.checkpoints.lora import check_lora, module_shape
 from ddpo.policies.checkpoints.own import own_lora
 from ddpo.policies.pipelines import DENOISERS
 from ddpo.trainer.run.model_card import model_card
 from ddpo.weights import offline
 
-__all__ = ["export", "push_to_hub"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["LoraNames", "export", "push_to_hub", "reads_kohya"]
+
+LoraNames = Literal["diffusers", "kohya"]
 
 SETTINGS: Final = ("requires_safety_checker", "force_zeros_for_empty_prompt")
 OPTIONAL: Final = {
@@ -50,6 +57,7 @@ def export(
     merge: bool = False,
     model: str | None = None,
     trust: Iterable[str] = (),
+    lora_names: LoraNames = "diffusers",
 ) -> CheckpointInfo:
     """Writes a checkpoint for plain diffusers, with a model card, whole or not at all.
 
@@ -63,21 +71,24 @@ def export(
         merge: True to add LoRA weights to the denoiser's own.
         model: present place of the base model, if it was moved since training.
         trust: code that the checkpoint may name as its base model.
+        lora_names: names of the LoRA's tensors: those of diffusers, or those of kohya-ss for its
+            scripts and ComfyUI.
 
     Raises:
         CheckpointError: there is no such checkpoint, or it is damaged.
         RunExistsError: `to` is not empty, or another process exports to it.
         MissingResourceError: the base model is missing.
-        ConfigError: `to` cannot be written, or the model is not Stable Diffusion.
+        ConfigError: `to` cannot be written, diffusers does not know the model, or the checkpoint
+            is no LoRA with names of kohya-ss.
         StorageFailure: The disk is full; nothing is left at `to`.
     """
     info = find_checkpoint(path, model, trust)
     with owned_file(to, "ddpo export", "--out"), reading(info.folder / POLICY_FILE):
-        _write_export(info, to, merge)
+        _write_export(info, to, merge, lora_names)
     return info
 
 
-def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
+def _write_export(info: CheckpointInfo, to: Path, merge: bool, lora_names: LoraNames) -> None:
     """Writes a checkpoint; arguments and errors as of `export`."""
     check_files(info)
     if info.weights.name not in (LORA_FILE, *DENOISERS):
@@ -89,14 +100,39 @@ def _write_export(info: CheckpointInfo, to: Path, merge: bool) -> None:
     whole = merge or info.kind == "full"
     if not whole:
         _check_lora_file(info)
-    card = model_card(info, whole)
+    elif lora_names != "diffusers":
+        raise ConfigError(
+            f"--lora-names {lora_names} is for a LoRA file, and "
+            + ("--merge writes a whole pipeline" if merge else f"{info.folder} is no LoRA")
+        )
+    renamed = _kohya_lora(info) if lora_names == "kohya" else None
+    card = model_card(info, whole, unread=renamed is not None and not reads_kohya(info.model))
     pipeline = _pipeline(info) if whole else None
     with storing(to), atomic_folder(to) as temporary:
         if pipeline is not None:
             pipeline.save_pretrained(temporary)
+        elif renamed is not None:
+            save_tensors(temporary / LORA_FILE, renamed)
         else:
             shutil.copyfile(info.folder / LORA_FILE, temporary / LORA_FILE)
         (temporary / "README.md").write_text(card, encoding="utf-8")
+
+
+def _kohya_lora(info: CheckpointInfo) -> dict[str, torch.Tensor]:
+    """The tensors of a LoRA by the names of kohya-ss.
+
+    Raises:
+        ConfigError, MissingResourceError: The base model is not here, or a layer has no such name.
+    """
+    found = own_lora(info)
+    pipeline = open_model(info.model).pipeline
+    return kohya_tensors(found, pipeline, info.weights)
+
+
+def reads_kohya(model: str) -> bool:
+    """False for a base model whose LoRAs with names of kohya-ss are not read by diffusers."""
+    base = known_model(model)
+    return base is None or base.pipeline not in UNREAD_BY_DIFFUSERS
 
 
 def _check_lora_file(info: CheckpointInfo) -> None:

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ddpo.errors import UserError
-from ddpo.policies.base_model import open_model
+from ddpo.policies.base_model import known_model
 from ddpo.policies.checkpoints.folder import CheckpointInfo
 from ddpo.policies.checkpoints.own import own_lora
-from ddpo.policies.model_place import EMBEDDED, place_of
-from ddpo.policies.pipelines import TRANSFORMER
+from ddpo.policies.model_place import EMBEDDED
+from ddpo.policies.pipelines import PIPELINES, TRANSFORMER
 from ddpo.policies.transitions import AUTO, FLOW_TRANSITIONS
 from ddpo.rewards.spec import replace_paths
 from ddpo.text import single_line
@@ -37,14 +36,19 @@ KNOWN_LICENCES: Final[Mapping[str, str]] = {
 """Identifiers of the Hugging Face Hub. Source: the models' pages there."""
 
 SHOWN_PROMPTS: Final = 5
+UNREAD: Final = (
+    "The LoRA has the names of kohya-ss, for its scripts and ComfyUI. Diffusers does not read them "
+    "for this model: `ddpo export` without `--lora-names` writes those of diffusers.\n"
+)
 
 
-def model_card(info: CheckpointInfo, whole: bool) -> str:
+def model_card(info: CheckpointInfo, whole: bool, unread: bool = False) -> str:
     """The README.md of an exported checkpoint, with the front matter of the Hugging Face Hub.
 
     Args:
         info: the checkpoint.
         whole: True if the folder holds a whole pipeline, False if it holds LoRA weights.
+        unread: True for LoRA weights with names that diffusers does not read.
 
     Raises:
         CheckpointError: the files of its run are damaged.
@@ -67,12 +71,12 @@ def model_card(info: CheckpointInfo, whole: bool) -> str:
             more += ", height={}, width={}".format(*sample.size)
         call = (
             f"pipeline({prompt}, num_inference_steps={sample.steps}, "
-            f"guidance_scale={sample.guidance:g}{more})"
+            f"guidance_scale={sample.guidance + _guidance_offset(info.model):g}{more})"
         )
     parts = [
         _front_matter(info, whole),
         f"# {_title(info)}\n",
-        _use(info, whole, flow, call),
+        UNREAD if unread else _use(info, whole, flow, call),
         *story,
     ]
     return "\n".join(parts) + "\nMade by `ddpo export`.\n"
@@ -126,23 +130,23 @@ def _is_flow(info: CheckpointInfo) -> bool:
     return own_lora(info).denoiser == TRANSFORMER
 
 
-def pipeline_code(folder: str, model: str, whole: bool) -> str:
+def pipeline_code(folder: str, model: str) -> str:
     """The Python expression that opens a pipeline, with None for the components that it lacks.
 
     Args:
         folder: folder or hub id of the pipeline, as it is written.
-        model: its base model.
-        whole: True for an exported pipeline, False for the base model, of which a hub id may not
-            be on this machine.
+        model: its base model; of one that is not on this machine, no component is known to lack.
     """
-    place = place_of(model)
-    known = whole or model in EMBEDDED or (place is not None and place.kind == "folder")
-    try:
-        absent = open_model(model).absent_parts if known else ()
-    except UserError:  # the model was moved or damaged since the training
-        absent = ()
-    parts = "".join(f", {part}=None" for part in absent)
+    base = known_model(model)
+    parts = "".join(f", {part}=None" for part in (base.absent_parts if base else ()))
     return f"DiffusionPipeline.from_pretrained({json.dumps(folder, ensure_ascii=False)}{parts})"
+
+
+def _guidance_offset(model: str) -> float:
+    """The guidance scale of a model's pipeline minus that of ddpo; 0 if the model is not here."""
+    base = known_model(model)
+    kind = None if base is None else PIPELINES.get(base.pipeline)
+    return 0.0 if kind is None else kind.guidance_offset
 
 
 def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
@@ -150,7 +154,7 @@ def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
     packaged = EMBEDDED.get(info.model, "").replace(".", "/")
     base = f"{packaged}/weights" if packaged else _base(info)
     opened = "THIS FOLDER OR REPOSITORY" if whole else base
-    lines = [f"pipeline = {pipeline_code(opened, info.model, whole)}"]
+    lines = [f"pipeline = {pipeline_code(opened, info.model)}"]
     if not whole:
         lines.append('pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")')
     if flow:  # a flow model is deployed with the ODE of its own scheduler
