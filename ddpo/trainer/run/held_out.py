@@ -10,11 +10,11 @@ from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, sample_images
 from ddpo.prompts import load_prompts
-from ddpo.rewards.cards.embedded import is_embedded
-from ddpo.rewards.scoring.resolve import ResolvedReward, single_rewards
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.independent import check_not_trained
 from ddpo.trainer.rollout import sampler_settings
 from ddpo.trainer.run.stopping import CheckpointScores
 from ddpo.types import ImageBatch
@@ -44,22 +44,20 @@ class HeldOutReward:
     def __init__(self, config: TrainConfig, training: ResolvedReward, device: str = AUTO) -> None:
         self.config = config
         reward = resolve_reward(config.held_out).on(device)
-        if _names(reward) & _names(training):
-            raise ConfigError(
-                f"held_out = {config.held_out!r} is trained on ({config.reward!r}): the best "
-                "checkpoint by the training reward is the one that games it most; "
-                "name another reward"
-            )
+        check_not_trained(reward, training, config.held_out, config.reward)
         if "group" in reward.card.inputs:
             raise ConfigError(
                 f"held_out = {config.held_out!r} compares the images of a prompt with each other: "
                 "it has no mean to compare"
             )
+        self.reward = reward
         self.scorer = make_scorer(reward)
         self.signature = reward.signature
-        prompts = load_prompts(config.held_out_prompts).prompts
+        self.prompts = load_prompts(config.held_out_prompts).prompts
         self.keys = [
-            SampleKey(prompt, FIRST_INDEX - copy) for prompt in prompts for copy in range(IMAGES)
+            SampleKey(prompt, FIRST_INDEX - copy)
+            for prompt in self.prompts
+            for copy in range(IMAGES)
         ]
 
     def score(
@@ -96,11 +94,3 @@ class HeldOutReward:
         output = self.scorer.score(ImageBatch.off_device(batch.pixels, batch.prompts, levels))
         scores: list[float] = output.values.cpu().double().tolist()
         return scores
-
-
-def _names(reward: ResolvedReward) -> set[tuple[str, str, bool]]:
-    """Id, origin and variant of each reward that a reward combines, or of the reward itself.
-
-    An embedded variant is another model than the big one, with weights of its own.
-    """
-    return {(one.card.id, one.origin, is_embedded(one.card)) for one in single_rewards(reward)}
