@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from ddpo.errors import ConfigError
 from ddpo.prompts import load_prompts
 from ddpo.rewards.zoo import resolve
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.loop import train
 from ddpo.trainer.monitoring.findings import average_finding
 from ddpo.trainer.monitoring.held_out_findings import held_out_findings
 from ddpo.trainer.settings import config_for
@@ -137,3 +140,29 @@ def test_an_average_that_is_never_updated_is_reported(
     optim = {"ema": ema, "ema_every": 8, "updates": 2, "epochs": epochs}
     found = average_finding(config_for({"iterations": iterations, "optim": optim}))
     assert (found is not None) == never
+
+
+@pytest.mark.parametrize(("scored", "warned"), [(0, True), (1, True), (2, False), (4, False)])
+def test_a_held_out_reward_that_scores_less_than_half_of_its_images_warns(
+    tiny_model: Path, tmp_path: Path, scored: int, warned: bool
+) -> None:
+    """Two prompts, two images of each, in one batch."""
+    (tmp_path / "picky.py").write_text(
+        f"def picky(images):\n    return [1.0] * {scored} + [None] * (len(images) - {scored})\n"
+    )
+    (tmp_path / "two.txt").write_text("a toaster\na lamp\n")
+    values = {
+        "model": str(tiny_model),
+        "reward": "darkness",
+        "held_out": f"{tmp_path / 'picky.py'}:picky",
+        "held_out_prompts": str(tmp_path / "two.txt"),
+        "iterations": 1,
+        "sample": {"samples": 4, "per_prompt": 2, "steps": 2, "batch": 4},
+        "optim": {"updates": 1, "timesteps": 1},
+    }
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        list(train(config_for(values), tmp_path / "run"))
+    texts = [str(one.message) for one in caught if "held-out images" in str(one.message)]
+    assert len(texts) == warned
+    assert all(f"iteration 1: {4 - scored} of 4 held-out images" in text for text in texts)

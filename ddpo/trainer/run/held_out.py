@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Sequence
 from typing import Final
 
 from ddpo.devices import AUTO
@@ -17,7 +20,7 @@ from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.independent import check_not_trained
 from ddpo.trainer.rollout import sampler_settings
 from ddpo.trainer.run.stopping import CheckpointScores
-from ddpo.types import ImageBatch
+from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["HeldOutReward"]
 
@@ -65,7 +68,8 @@ class HeldOutReward:
     ) -> CheckpointScores | None:
         """The scores of the policy's images, on the main process; None on the others.
 
-        The other processes join in the calls of a sharded denoiser.
+        A warning is given if more than half of the images have no score. The other processes join
+        in the calls of a sharded denoiser.
 
         Args:
             policy: the policy after the iteration.
@@ -78,19 +82,35 @@ class HeldOutReward:
         if not (world.is_main or world.sharded):
             return None
         values: list[float] = []
+        errors: list[str | None] = []
         settings = sampler_settings(self.config.sample)
         for batch in sample_images(policy, self.keys, settings, self.config.seed):
             with world.in_lockstep():
-                values += self._scores(batch) if world.is_main else []
+                if world.is_main:
+                    output = self._output(batch)
+                    values += output.values.cpu().double().tolist()
+                    errors += output.errors
         if not world.is_main:
             return None
+        _warn_if_unscorable(values, errors, iteration)
         starts = range(0, len(values), IMAGES)
         by_prompt = tuple(tuple(values[start : start + IMAGES]) for start in starts)
         return CheckpointScores(iteration, self.signature, by_prompt)
 
-    def _scores(self, batch: ImageBatch) -> list[float]:
-        """The score of each image; NaN for one that cannot be scored."""
+    def _output(self, batch: ImageBatch) -> RewardOutput:
+        """The scores of a batch; NaN for an image that cannot be scored."""
         levels = self.scorer.reward.card.pixels == "uint8"
-        output = self.scorer.score(ImageBatch.off_device(batch.pixels, batch.prompts, levels))
-        scores: list[float] = output.values.cpu().double().tolist()
-        return scores
+        return self.scorer.score(ImageBatch.off_device(batch.pixels, batch.prompts, levels))
+
+
+def _warn_if_unscorable(
+    values: Sequence[float], errors: Sequence[str | None], iteration: int
+) -> None:
+    """Warns if more than half of the held-out images have no score, with the first reason."""
+    lost = [place for place, value in enumerate(values) if math.isnan(value)]
+    if 2 * len(lost) > len(values):
+        warnings.warn(
+            f"iteration {iteration}: {len(lost)} of {len(values)} held-out images are unscorable; "
+            f"the first: {errors[lost[0]]}",
+            stacklevel=3,
+        )
