@@ -10,6 +10,7 @@ app.command("export")(export_command)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar
@@ -96,10 +97,22 @@ class Command(TyperCommand):
         end = args.index(END_OF_OPTIONS) if END_OF_OPTIONS in args else len(args)
         old = {name for word in args[:end] if (name := word.partition("=")[0]) in self.renamed}
         present = [self._present(word) for word in args[:end]] + args[end:]
+        repeated = self._repeated(ctx, present)
         rest = super().parse_args(ctx, present)
+        for name, times in repeated.items():
+            note(f"{name} is given {times} times, and takes one value: the last one counts")
         for name in sorted(old):
             note(f"{name} is now called {self.renamed[name]}")
         return rest
+
+    def _repeated(self, ctx: Any, args: list[str]) -> dict[str, int]:
+        """Name → number of occurrences of each option of one value that is given several times."""
+        *_, given = self.make_parser(ctx).parse_args(list(args))
+        return {
+            max(one.opts, key=len): times
+            for one, times in Counter(given).items()
+            if times > 1 and one.param_type_name == "option" and _takes_one_value(one)
+        }
 
     def _present(self, word: str) -> str:
         """A word of the command line, with the present name of an option."""
@@ -111,6 +124,11 @@ class Command(TyperCommand):
         from ddpo.cli.help_page import print_help
 
         print_help(self, ctx)
+
+
+def _takes_one_value(option: Any) -> bool:
+    """True for an option that is neither repeatable nor a switch nor counted."""
+    return not (option.multiple or option.is_flag or option.count)
 
 
 def _be_quiet(value: bool) -> None:

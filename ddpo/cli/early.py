@@ -173,7 +173,7 @@ def check_reward_weights(config: TrainConfig) -> None:
 
 
 def check_settings(config: TrainConfig) -> None:
-    """Checks the names in the settings of a run, but for those of its model.
+    """Checks the names in the settings of a run, but for that of its model.
 
     Raises:
         UserError: A name or file does not fit.
@@ -184,6 +184,27 @@ def check_settings(config: TrainConfig) -> None:
     if config.held_out:
         check_reward(config.held_out)
         check_prompt_list(config.held_out_prompts)
+        _check_held_out(config)
+    if config.adapt.start:
+        from ddpo.policies.checkpoints.folder import find_checkpoint
+
+        find_checkpoint(config.adapt.start, config.model)
+
+
+def _check_held_out(config: TrainConfig) -> None:
+    """Refuses a held-out reward that is trained on, unless a server must be asked for one.
+
+    Raises:
+        ConfigError: It is trained on.
+    """
+    from ddpo.rewards.spec import parse_expression
+    from ddpo.rewards.zoo import resolve
+    from ddpo.trainer.independent import check_not_trained
+
+    expressions = (config.held_out, config.reward)
+    terms = [term for one in expressions for term in parse_expression(one)[1]]
+    if all(term.kind != "url" for term in terms):
+        check_not_trained(*map(resolve, expressions), *expressions)
 
 
 def check_resumed(folder: Path, requested: Mapping[str, Any], trust: Iterable[str]) -> None:

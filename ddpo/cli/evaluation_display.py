@@ -61,8 +61,9 @@ def announce(work: Plan, console: Console) -> None:
         chosen = [word for word in (sampler.transition, sampler.grid) if word != AUTO]
         words = "".join(f", {word}" for word in chosen)
         console.print(
-            f"{work.image_count} images, {work.seeds} per prompt and model from the same noise, "
-            f"{sampler.steps} steps, guidance {sampler.guidance:g}, eta {sampler.eta:g}{words}",
+            f"{count(work.image_count, 'image')}, {work.seeds} per prompt and model from the same "
+            f"noise, {count(sampler.steps, 'step')}, guidance {sampler.guidance:g}, "
+            f"eta {sampler.eta:g}{words}",
             markup=False,
             soft_wrap=True,
         )
@@ -82,7 +83,8 @@ def _split_lines(work: Plan) -> Iterator[str]:
         role = "seen in training" if facts.role == "seen" else "not in training"
         leaked = f"; {len(facts.leaks)} of them too near to training prompts" if facts.leaks else ""
         dropped = ", which were left out" if facts.dropped else ""
-        yield f"  {facts.name}: {facts.prompts} prompts, {facts.source}, {role}{leaked}{dropped}"
+        prompts = count(facts.prompts, "prompt")
+        yield f"  {facts.name}: {prompts}, {facts.source}, {role}{leaked}{dropped}"
 
 
 def _reward_lines(work: Plan) -> Iterator[str]:

@@ -67,6 +67,7 @@ def export_command(
     quiet_libraries()
     from ddpo.trainer.run.export import export, reads_kohya
     from ddpo.trainer.run.export import push_to_hub as push
+    from ddpo.trainer.run.model_card import pipeline_code
 
     info = export(checkpoint, to, merge, model, trust or (), lora_names)
     uploaded = push(to, push_to_hub) if push_to_hub is not None else None
@@ -74,7 +75,7 @@ def export_command(
     if lora_names == "kohya" and not reads_kohya(info.model):
         loader = "kohya-ss or ComfyUI; diffusers does not read these names for this model"
     if merge or info.kind == "full":
-        loader = f'DiffusionPipeline.from_pretrained("{to}")'
+        loader = pipeline_code(str(to), info.model)
     if as_json:
         facts = {"kind": info.kind, "model": info.model, "iteration": info.iteration}
         print_json({"folder": str(to), **facts, "load": loader, "uploaded": uploaded})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +14,19 @@ from ddpo.cli.conformance import report_conformance
 from ddpo.cli.console import escape, new_console, print_json, quiet_libraries, simple_table
 from ddpo.cli.early import check_device_name, check_model
 from ddpo.cli.options import AUTO, AsJson, Device
+
+FOR: Final[Mapping[str, str]] = {
+    "emoji": "single things, a U-Net: rewards of pixels, first runs",
+    "emoji-flow": "scenes with counts and places, a flow model: emoji_geneval, GRPO and its kin",
+    "emoji-scenes": "scenes with activities, counts and places, a U-Net: prompt alignment",
+    "StableDiffusionPipeline": "Stable Diffusion 1.x and 2.x",
+    "StableDiffusionXLPipeline": "Stable Diffusion XL",
+    "StableDiffusion3Pipeline": "Stable Diffusion 3 and 3.5",
+    "FluxPipeline": "FLUX.1",
+    "Flux2KleinPipeline": "FLUX.2 klein",
+    "ZImagePipeline": "Z-Image",
+}
+"""Model or pipeline → the purpose of an embedded model, or the models of a pipeline, in words."""
 
 app = Commands(
     cls=Group,
@@ -33,6 +47,7 @@ def list_command(as_json: AsJson = False) -> None:
         {"model": name, "kind": "name", "from": policies.origin(name)} for name in policies.names()
     ]
     rows += [{"model": name, "kind": "pipeline", "from": "diffusers"} for name in PIPELINES]
+    rows = [row | {"for": FOR.get(row["model"], "")} for row in rows]
     if as_json:
         print_json(rows)
         return
@@ -40,6 +55,7 @@ def list_command(as_json: AsJson = False) -> None:
     table.add_column("model", no_wrap=True, style="bold")
     table.add_column("kind", no_wrap=True)
     table.add_column("from", overflow="fold")
+    table.add_column("for", overflow="fold")
     for row in rows:
         table.add_row(*(escape(value) for value in row.values()))
     new_console().print(table)

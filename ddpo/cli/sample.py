@@ -180,7 +180,7 @@ def sample_command(
     if as_json:
         print_json({"out": str(out), "images": len(keys), "sheet": str(sheet), **plan.facts})
         return
-    echo(f"{len(keys)} images in {out}; all of them in {sheet}")
+    echo(f"{count(len(keys), 'image')} in {out}; all of them in {sheet}")
 
 
 def _check_out(out: Path) -> None:

@@ -17,6 +17,7 @@ from ddpo.devices import AUTO
 from ddpo.errors import ConfigError
 from ddpo.policies.checkpoints.lora import ATTENTION
 from ddpo.policies.image_size import OWN_SIZE, Size, checked_size
+from ddpo.policies.model_place import EMBEDDED
 from ddpo.policies.transitions import GridWord, Transition, check_eta, check_words
 from ddpo.ranges import (
     BATCH,
@@ -31,6 +32,7 @@ from ddpo.ranges import (
     check_numbers,
 )
 from ddpo.text import count
+from ddpo.trainer.independent import independent_judge
 from ddpo.word_lists import listed
 
 __all__ = [
@@ -48,6 +50,8 @@ INFINITY: Final = "inf"
 NO_REWARD: Final = "none"  # word for no held-out reward
 """Infinity in `config.json`, since strict JSON has none."""
 
+JUDGE: Final = "clip_score:model=emoji"
+"""The held-out reward that messages about an embedded model name, if the training reward allows."""
 NO_CLIPPING: Final = Range(low=0, above=True, infinity="no clipping")
 COUNT: Final = Range(low=1, high=BILLION, whole=True)
 COUNT_OR_ZERO: Final = Range(low=0, high=BILLION, whole=True)
@@ -271,7 +275,8 @@ class TrainConfig:
         if self.held_out == NO_REWARD:
             object.__setattr__(self, "held_out", "")
         if self.stop_when == "held-out-falls" and not self.held_out:
-            example = ", such as clip_score:model=emoji" if self.model == "emoji" else ""
+            judge = independent_judge(JUDGE, self.reward) if self.model in EMBEDDED else ""
+            example = f", such as {judge}" if judge else ""
             raise ConfigError(
                 "stop_when = 'held-out-falls' needs a reward that is not trained on: "
                 f"name one with --held-out{example}"

@@ -19,6 +19,7 @@ from ddpo.policies.family import FAMILIES, family_of
 from ddpo.recipes import read_builtin
 from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import SampleConfig, TrainConfig
+from ddpo.trainer.independent import independent_judge
 from ddpo.trainer.monitoring.events import Finding
 from ddpo.trainer.recipe import config_from_dict, merged
 
@@ -106,7 +107,11 @@ def written_config(layers: Sequence[Layer]) -> TrainConfig:
 
 
 def _combined(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str], list[Layer]]:
-    """The merged values of family, algorithm and user, their sources, and all layers."""
+    """The merged values of family, algorithm and user, their sources, and all layers.
+
+    The held-out reward of a family's recipe gives way to one that is independent of the trained
+    reward.
+    """
     given: dict[str, Any] = {}
     for _, values in layers:
         given = merged(given, values)
@@ -124,6 +129,9 @@ def _combined(layers: Sequence[Layer]) -> tuple[dict[str, Any], dict[str, str], 
         common, own = _split(values, name)
         everything += [(source, common), (source, own)]
     values, sources = _layered(everything)
+    if values.get("held_out") and sources["held_out"] == f"recipe {family}":
+        reward = str(values.get("reward", defaults.reward))
+        values["held_out"] = independent_judge(values["held_out"], reward)
     return values, sources, everything
 
 

@@ -20,6 +20,8 @@ from PIL import Image
 
 from ddpo.cli.commands import argument_text
 from ddpo.cli.main import app
+from ddpo.policies import EMBEDDED
+from ddpo.policies.pipelines import PIPELINES
 from tests.conftest import Run
 from tests.test_documented_commands import parse
 
@@ -158,6 +160,39 @@ def test_old_names_work_with_a_note(
     assert "nowhere: no such checkpoint" in error
     _, _, quiet = ddpo(*arguments, "-q")
     assert "note" not in quiet
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "times"),
+    [
+        (("train", "--prompts", "a.txt", "--prompts", "nowhere.txt"), "--prompts", 2),
+        (("train", "--held-out", "sharpness", "--held-out", "nowhere"), "--held-out", 2),
+        (("export", "nowhere", "-o", "a", "--out=b", "-o", "c"), "--out", 3),
+        (("sample", "x", "--checkpoint", "a", "--checkpoint", "nowhere"), "--checkpoint", 2),
+    ],
+)
+def test_an_option_of_one_value_that_is_given_again_is_noted(
+    arguments: tuple[str, ...], name: str, times: int, ddpo: Run
+) -> None:
+    code, _, error = ddpo(*arguments)
+    assert code == 2
+    assert f"note: {name} is given {times} times, and takes one value: the last one " in error
+    assert "nowhere" in error.splitlines()[-1]
+    _, _, quiet = ddpo(*arguments, "-q")
+    assert "note" not in quiet
+
+
+def test_repeatable_options_switches_and_counts_need_no_note(ddpo: Run) -> None:
+    words = ("--reward", "darkness", "--reward", "sharpness", "--set", "a=1", "--set", "b=2")
+    _, _, error = ddpo("train", *words, "--dry-run", "--dry-run", "-v", "-v")
+    assert "note" not in error
+
+
+def test_the_list_of_models_says_what_each_is_for(ddpo: Run) -> None:
+    _, output, _ = ddpo("models", "list", "--json")
+    purposes = {row["model"]: row["for"] for row in json.loads(output)}
+    assert purposes.keys() >= {*EMBEDDED, *PIPELINES}
+    assert all(purposes[name] for name in (*EMBEDDED, *PIPELINES))
 
 
 def test_the_users_own_spellings_need_no_note(ddpo: Run) -> None:

@@ -12,10 +12,10 @@ from ddpo.eval.inputs.held_out import (
     choose_artefacts,
     choose_embedded,
     choose_held_out,
-    shared_lineage,
 )
 from ddpo.rewards.card import RewardCard
 from ddpo.rewards.cards import CARDS
+from ddpo.rewards.lineage import shared_lineage
 from ddpo.rewards.zoo import resolve, rewards
 
 H14 = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from ddpo.cli.evaluation_display import announce
 from ddpo.errors import CheckpointError, ConfigError, PromptError, UnknownNameError
 from ddpo.eval.config import EvalConfig
 from ddpo.eval.plan import Plan, plan
 from ddpo.prompts import load_prompts
+from ddpo.rewards.zoo import resolve
 
 
 def of(*checkpoints: Path, **settings: object) -> Plan:
@@ -194,6 +198,20 @@ def test_embedded_judges_are_the_held_out_rewards_of_the_embedded_model(
     asked = of(darkness, rewards=("clip_score:model=emoji",))
     assert held_out_of(asked) == {"alignment": "emoji"}
     assert [reward.role for reward in asked.rewards if reward.id == "clip_score"] == ["asked"]
+
+
+def test_announced_rewards_are_expressions_that_the_command_line_reads(
+    runs: Callable[..., Path],
+) -> None:
+    """`emoji_geneval` and `emoji_detector` have no other variant, and no option `model`."""
+    console = Console(record=True, width=500)
+    announce(of(runs("named", reward="emoji_geneval", model="emoji")), console)
+    named = re.findall(r"scored by (.*) \((?:trained on|independent)\)", console.export_text())
+    rewards = [name for line in named for name in line.split(", ")]
+    assert "emoji_geneval" in rewards
+    assert [resolve(name).card.id for name in rewards] == [
+        name.removesuffix(":model=emoji") for name in rewards
+    ]
 
 
 def test_images_of_another_trainer(tmp_path: Path) -> None:

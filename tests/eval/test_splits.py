@@ -65,6 +65,19 @@ def test_the_embedded_model_gets_the_lists_of_which_it_knows_every_word() -> Non
     }
 
 
+def test_a_run_on_prompts_of_geneval_is_judged_on_its_unseen_nouns() -> None:
+    """The nouns of its training list are of `unseen_animals` and `objects` too."""
+    listed = load_prompts("emoji_geneval_train").prompts
+    expected = {"training": 64, "emoji_geneval_test": 190}
+    for trained in (listed, listed[:4]):
+        found = load_splits([], trained, model="emoji-flow")
+        sizes = {split.name: len(split.prompts) for split, _ in found}
+        assert sizes == expected | {"training": min(len(trained), 64)}
+        assert not any(facts.leaks for _, facts in found)
+    assert default_lists("emoji-flow", ANIMALS[:3]) == CLOSED_LISTS
+    assert default_lists("org/model", listed) == DEFAULT_LISTS
+
+
 def test_roles_follow_what_was_trained_on() -> None:
     usual = {
         "animals": "seen",

@@ -20,6 +20,7 @@ from ddpo.rewards.cards.embedded import (
     embedded_name,
 )
 from ddpo.rewards.cards.scenes import READERS_OF_SCENES
+from ddpo.rewards.lineage import related
 from ddpo.rewards.tools.availability import availability
 from ddpo.rewards.zoo import rewards
 
@@ -28,7 +29,6 @@ __all__ = [
     "choose_artefacts",
     "choose_embedded",
     "choose_held_out",
-    "shared_lineage",
 ]
 
 MOST: Final = 4  # held-out rewards by default
@@ -45,16 +45,6 @@ class HeldOut:
     id: str
     reason: str  # why it is independent, in words
     reward: str  # expression of the reward, such as "clip_score:model=emoji"
-
-
-def shared_lineage(card: RewardCard, other: RewardCard) -> tuple[str, ...]:
-    """The backbones, data or pixel properties that two rewards share, in the first card's words.
-
-    A variant counts as the same, such as "openai/clip-vit-large-patch14-336".
-    """
-    return tuple(
-        name for name in card.lineage if any(_akin(name, theirs) for theirs in other.lineage)
-    )
 
 
 def choose_held_out(
@@ -90,8 +80,10 @@ def choose_held_out(
         key=lambda item: (item[1].family in families, "prompt" not in item[1].inputs, item[1].id),
     )
     for name, card in order:
-        related = any(_related(card, other) for other in (*trained, *taken.values()))
-        if len(taken) < most and not related and _can_be_held_out(card) and here(card):
+        akin = any(
+            card.id == other.id or related(card, other) for other in (*trained, *taken.values())
+        )
+        if len(taken) < most and not akin and _can_be_held_out(card) and here(card):
             taken[name] = card
     return [HeldOut(card.id, _reason(card, trained), name) for name, card in taken.items()]
 
@@ -136,15 +128,6 @@ def _can_be_held_out(card: RewardCard) -> bool:
 
 def _here(card: RewardCard) -> bool:
     return availability(card, rewards.origin(card.id)).complete
-
-
-def _related(card: RewardCard, other: RewardCard) -> bool:
-    same_backbone = bool(card.backbone) and card.backbone == other.backbone
-    return card.id == other.id or bool(shared_lineage(card, other)) or same_backbone
-
-
-def _akin(name: str, other: str) -> bool:
-    return name == other or name.startswith(f"{other}-") or other.startswith(f"{name}-")
 
 
 def _reason(card: RewardCard, trained: Sequence[RewardCard]) -> str:

@@ -3,7 +3,9 @@
 The default lists depend on the vocabulary of the model. A model with an open vocabulary gets
 `DEFAULT_LISTS`. The embedded models know the 133 nouns of `animals`, `unseen_animals` and
 `objects`. Prompts of other words would measure their tokenizer, so they get `CLOSED_LISTS`. After
-training on `seen_pairings` they get `PAIRING_LISTS`. Any list can be requested by name.
+training on `seen_pairings` they get `PAIRING_LISTS`, and after training on prompts of
+`emoji_geneval_train`, whose nouns are of all three lists, `GENEVAL_LISTS`. Any list can be
+requested by name.
 """
 
 from __future__ import annotations
@@ -64,6 +66,8 @@ LIST_ROLES: Final[Mapping[str, Role]] = {
 """The roles of built-in lists that were not trained on."""
 CLOSED_LISTS: Final = ("animals", "unseen_animals", "objects")
 PAIRING_LISTS: Final = ("seen_pairings", "unseen_pairings", "new_pairings", "objects")
+GENEVAL_TRAINED: Final = "emoji_geneval_train"
+GENEVAL_LISTS: Final = (CLOSED_LISTS[0], "emoji_geneval_test")
 DEFAULT_LISTS: Final = (*CLOSED_LISTS, "activities", "near")
 TRAINING: Final = "training"  # the name of the split of a run's own prompts
 MOST_TRAINING: Final = 64  # prompts of that split, evenly spread over the training prompts
@@ -112,8 +116,11 @@ def default_lists(model: str, trained: Sequence[Prompt] | None = None) -> tuple[
     """
     if model not in EMBEDDED:
         return DEFAULT_LISTS
-    pairings = builtin_prompts(PAIRING_LISTS[0])
-    return PAIRING_LISTS if trained and _all_trained(pairings, trained) else CLOSED_LISTS
+    if trained and _all_trained(builtin_prompts(PAIRING_LISTS[0]), trained):
+        return PAIRING_LISTS
+    if trained and _all_from(GENEVAL_TRAINED, trained) and not _all_from(CLOSED_LISTS[0], trained):
+        return GENEVAL_LISTS
+    return CLOSED_LISTS
 
 
 def load_splits(
@@ -221,6 +228,11 @@ def _training_set(trained: Sequence[Prompt]) -> PromptSet:
 
 def _all_trained(found: PromptSet, trained: Iterable[Prompt]) -> bool:
     return {prompt.id for prompt in found.prompts} <= {prompt.id for prompt in trained}
+
+
+def _all_from(name: str, trained: Iterable[Prompt]) -> bool:
+    """True if every training prompt is one of a built-in list."""
+    return {prompt.id for prompt in trained} <= {one.id for one in builtin_prompts(name).prompts}
 
 
 def _check_names(names: Sequence[str]) -> None:

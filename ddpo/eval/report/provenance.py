@@ -35,7 +35,7 @@ SPLIT_WORDS: Final = {
     "unseen_animals": "animals that training never used",
     "objects": "objects instead of animals",
     "activities": "activities that training never used",
-    "external": "named by you",
+    "external": "other prompts",
 }
 """Roles of a prompt list → words for readers."""
 

@@ -123,8 +123,11 @@ def embedded_option(otherwise: str = "") -> RewardOption:
 
 
 def embedded_name(reward: str) -> str:
-    """The expression of a reward's embedded variant, such as "clip_score:model=emoji"."""
-    return f"{reward}:model={EMBEDDED}"
+    """The expression of a reward's embedded variant, such as "clip_score:model=emoji".
+
+    A reward without another variant, such as "emoji_detector", has its own name.
+    """
+    return f"{reward}:model={EMBEDDED}" if reward in EMBEDDED_REWARDS else reward
 
 
 def is_embedded(card: RewardCard) -> bool:

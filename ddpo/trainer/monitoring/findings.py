@@ -24,6 +24,7 @@ from ddpo.trainer.monitoring.step_findings import step_findings
 from ddpo.types import Rollout
 
 __all__ = [
+    "average_finding",
     "batch_finding",
     "comparison_finding",
     "cut_prompts",
@@ -78,6 +79,20 @@ def distilled_model(policy: Policy) -> Finding | None:
         "blurs details after a few thousand steps; rather train the base model"
     )
     return Finding("model", text, good=False)
+
+
+def average_finding(config: TrainConfig) -> Finding | None:
+    """A moving average of the weights that the run never updates; None if it does or has none."""
+    optim = config.optim
+    steps = config.iterations * optim.updates * optim.epochs
+    if not optim.ema or steps >= optim.ema_every:
+        return None
+    text = (
+        f"checkpoints hold the average of the weights, which is first updated after "
+        f"{count(optim.ema_every, 'optimizer step')}: with {steps} they are the starting model; "
+        "set optim.ema=0 or more iterations"
+    )
+    return Finding("average", text, good=False)
 
 
 def cut_prompts(model: str, prompts: PromptSet) -> Finding | None:

@@ -34,6 +34,7 @@ from ddpo.trainer.monitoring.estimates import (
 )
 from ddpo.trainer.monitoring.events import Checked, Event, Finding, Progress
 from ddpo.trainer.monitoring.findings import (
+    average_finding,
     comparison_finding,
     distilled_model,
     plan_findings,
@@ -41,6 +42,7 @@ from ddpo.trainer.monitoring.findings import (
     unknown_words,
     weights_of_distinct_rewards,
 )
+from ddpo.trainer.monitoring.held_out_findings import held_out_findings
 from ddpo.trainer.rollout import Collection
 from ddpo.trainer.run.resume import warn
 from ddpo.trainer.settings import settings_finding
@@ -101,14 +103,25 @@ def preflight(
     scorers = [setup.scorer, *([setup.held_out.scorer] if setup.held_out else [])]
     notes = [
         low_memory_finding(config, setup.policy, [scorer.reward for scorer in scorers]),
+        average_finding(config),
         distilled_model(setup.policy),
         unknown_words(config.model, setup.prompts),
         setup.cut_prompts,
         warn(setup.changes),
     ]
     noted = [note for note in notes if note is not None]
-    yield Checked([settings_finding(config), *findings, disk, *noted])
+    yield Checked([settings_finding(config), *findings, disk, *noted, *_held_out_findings(setup)])
     return collection, sampling
+
+
+def _held_out_findings(setup: TrainingSetup) -> list[Finding]:
+    """The faults of the held-out reward and of early stopping by it."""
+    judge = setup.held_out
+    if judge is None:
+        return []
+    return held_out_findings(
+        setup.config, judge.reward, setup.reward, judge.prompts, setup.prompts.prompts
+    )
 
 
 def _first_batch_findings(

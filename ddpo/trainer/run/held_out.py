@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Sequence
 from typing import Final
 
 from ddpo.devices import AUTO
@@ -10,14 +13,14 @@ from ddpo.errors import ConfigError
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import SampleKey, sample_images
 from ddpo.prompts import load_prompts
-from ddpo.rewards.cards.embedded import is_embedded
-from ddpo.rewards.scoring.resolve import ResolvedReward, single_rewards
+from ddpo.rewards.scoring.resolve import ResolvedReward
 from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.config import TrainConfig
+from ddpo.trainer.independent import check_not_trained
 from ddpo.trainer.rollout import sampler_settings
 from ddpo.trainer.run.stopping import CheckpointScores
-from ddpo.types import ImageBatch
+from ddpo.types import ImageBatch, RewardOutput
 
 __all__ = ["HeldOutReward"]
 
@@ -44,22 +47,20 @@ class HeldOutReward:
     def __init__(self, config: TrainConfig, training: ResolvedReward, device: str = AUTO) -> None:
         self.config = config
         reward = resolve_reward(config.held_out).on(device)
-        if _names(reward) & _names(training):
-            raise ConfigError(
-                f"held_out = {config.held_out!r} is trained on ({config.reward!r}): the best "
-                "checkpoint by the training reward is the one that games it most; "
-                "name another reward"
-            )
+        check_not_trained(reward, training, config.held_out, config.reward)
         if "group" in reward.card.inputs:
             raise ConfigError(
                 f"held_out = {config.held_out!r} compares the images of a prompt with each other: "
                 "it has no mean to compare"
             )
+        self.reward = reward
         self.scorer = make_scorer(reward)
         self.signature = reward.signature
-        prompts = load_prompts(config.held_out_prompts).prompts
+        self.prompts = load_prompts(config.held_out_prompts).prompts
         self.keys = [
-            SampleKey(prompt, FIRST_INDEX - copy) for prompt in prompts for copy in range(IMAGES)
+            SampleKey(prompt, FIRST_INDEX - copy)
+            for prompt in self.prompts
+            for copy in range(IMAGES)
         ]
 
     def score(
@@ -67,7 +68,8 @@ class HeldOutReward:
     ) -> CheckpointScores | None:
         """The scores of the policy's images, on the main process; None on the others.
 
-        The other processes join in the calls of a sharded denoiser.
+        A warning is given if more than half of the images have no score. The other processes join
+        in the calls of a sharded denoiser.
 
         Args:
             policy: the policy after the iteration.
@@ -80,27 +82,35 @@ class HeldOutReward:
         if not (world.is_main or world.sharded):
             return None
         values: list[float] = []
+        errors: list[str | None] = []
         settings = sampler_settings(self.config.sample)
         for batch in sample_images(policy, self.keys, settings, self.config.seed):
             with world.in_lockstep():
-                values += self._scores(batch) if world.is_main else []
+                if world.is_main:
+                    output = self._output(batch)
+                    values += output.values.cpu().double().tolist()
+                    errors += output.errors
         if not world.is_main:
             return None
+        _warn_if_unscorable(values, errors, iteration)
         starts = range(0, len(values), IMAGES)
         by_prompt = tuple(tuple(values[start : start + IMAGES]) for start in starts)
         return CheckpointScores(iteration, self.signature, by_prompt)
 
-    def _scores(self, batch: ImageBatch) -> list[float]:
-        """The score of each image; NaN for one that cannot be scored."""
+    def _output(self, batch: ImageBatch) -> RewardOutput:
+        """The scores of a batch; NaN for an image that cannot be scored."""
         levels = self.scorer.reward.card.pixels == "uint8"
-        output = self.scorer.score(ImageBatch.off_device(batch.pixels, batch.prompts, levels))
-        scores: list[float] = output.values.cpu().double().tolist()
-        return scores
+        return self.scorer.score(ImageBatch.off_device(batch.pixels, batch.prompts, levels))
 
 
-def _names(reward: ResolvedReward) -> set[tuple[str, str, bool]]:
-    """Id, origin and variant of each reward that a reward combines, or of the reward itself.
-
-    An embedded variant is another model than the big one, with weights of its own.
-    """
-    return {(one.card.id, one.origin, is_embedded(one.card)) for one in single_rewards(reward)}
+def _warn_if_unscorable(
+    values: Sequence[float], errors: Sequence[str | None], iteration: int
+) -> None:
+    """Warns if more than half of the held-out images have no score, with the first reason."""
+    lost = [place for place, value in enumerate(values) if math.isnan(value)]
+    if 2 * len(lost) > len(values):
+        warnings.warn(
+            f"iteration {iteration}: {len(lost)} of {len(values)} held-out images are unscorable; "
+            f"the first: {errors[lost[0]]}",
+            stacklevel=3,
+        )

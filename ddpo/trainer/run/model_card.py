@@ -9,15 +9,16 @@ from typing import Any, Final
 
 from ddpo.policies.base_model import known_model
 from ddpo.policies.checkpoints.folder import CheckpointInfo
+from ddpo.policies.checkpoints.own import own_lora
 from ddpo.policies.model_place import EMBEDDED
-from ddpo.policies.pipelines import PIPELINES
-from ddpo.policies.transitions import FLOW_TRANSITIONS
+from ddpo.policies.pipelines import PIPELINES, TRANSFORMER
+from ddpo.policies.transitions import AUTO, FLOW_TRANSITIONS
 from ddpo.rewards.spec import replace_paths
 from ddpo.text import single_line
 from ddpo.trainer.config import SampleConfig, TrainConfig
 from ddpo.trainer.run.folder import RunFolder
 
-__all__ = ["KNOWN_LICENCES", "model_card"]
+__all__ = ["KNOWN_LICENCES", "model_card", "pipeline_code"]
 
 KNOWN_LICENCES: Final[Mapping[str, str]] = {
     "emoji": "apache-2.0",
@@ -52,8 +53,8 @@ def model_card(info: CheckpointInfo, whole: bool, unread: bool = False) -> str:
     Raises:
         CheckpointError: the files of its run are damaged.
     """
+    flow = _is_flow(info)
     if info.run is None:
-        flow = False
         story = ["The checkpoint was in no run folder: how it was trained is not known.\n"]
         call = 'pipeline("a cat")'
     else:
@@ -61,11 +62,10 @@ def model_card(info: CheckpointInfo, whole: bool, unread: bool = False) -> str:
         config = run.config()
         manifest = run.manifest()
         lines = [line for line in run.metrics() if line["iteration"] <= info.iteration]
-        training = _training(info, config, manifest, lines)
+        training = _training(info, config, manifest, lines, flow)
         story = [training, _reward(manifest), _results(config, lines)]
         prompt = json.dumps(manifest["prompts"]["list"][0], ensure_ascii=False)
         sample = config.sample
-        flow = sample.transition in FLOW_TRANSITIONS
         more = "" if flow else f", eta={sample.eta:g}"
         if sample.size:
             more += ", height={}, width={}".format(*sample.size)
@@ -119,10 +119,27 @@ def _base(info: CheckpointInfo) -> str:
     return Path(info.model).name if Path(info.model).is_dir() else info.model
 
 
-def _absent_parts(model: str) -> tuple[str, ...]:
-    """The components that a model lacks; none for one that is not on this machine."""
+def _is_flow(info: CheckpointInfo) -> bool:
+    """True for the checkpoint of a flow model, whose denoiser is a transformer.
+
+    Raises:
+        CheckpointError: the LoRA is damaged.
+    """
+    if info.kind == "full":
+        return info.weights.name == TRANSFORMER
+    return own_lora(info).denoiser == TRANSFORMER
+
+
+def pipeline_code(folder: str, model: str) -> str:
+    """The Python expression that opens a pipeline, with None for the components that it lacks.
+
+    Args:
+        folder: folder or hub id of the pipeline, as it is written.
+        model: its base model; of one that is not on this machine, no component is known to lack.
+    """
     base = known_model(model)
-    return () if base is None else base.absent_parts
+    parts = "".join(f", {part}=None" for part in (base.absent_parts if base else ()))
+    return f"DiffusionPipeline.from_pretrained({json.dumps(folder, ensure_ascii=False)}{parts})"
 
 
 def _guidance_offset(model: str) -> float:
@@ -134,17 +151,12 @@ def _guidance_offset(model: str) -> float:
 
 def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
     """The code that samples from the checkpoint with plain diffusers, and the licence."""
-    absent = "".join(f", {part}=None" for part in _absent_parts(info.model))
-    if whole:
-        place = "THIS FOLDER OR REPOSITORY"
-        lines = [f'pipeline = DiffusionPipeline.from_pretrained("{place}"{absent})']
-    else:
-        packaged = EMBEDDED.get(info.model, "").replace(".", "/")
-        base = f"{packaged}/weights" if packaged else _base(info)
-        lines = [
-            f"pipeline = DiffusionPipeline.from_pretrained({json.dumps(base)}{absent})",
-            'pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")',
-        ]
+    packaged = EMBEDDED.get(info.model, "").replace(".", "/")
+    base = f"{packaged}/weights" if packaged else _base(info)
+    opened = "THIS FOLDER OR REPOSITORY" if whole else base
+    lines = [f"pipeline = {pipeline_code(opened, info.model)}"]
+    if not whole:
+        lines.append('pipeline.load_lora_weights("THIS FOLDER OR REPOSITORY")')
     if flow:  # a flow model is deployed with the ODE of its own scheduler
         imports = "from diffusers import DiffusionPipeline"
     else:  # the sampler of the training: others ignore eta, and DDIM may clip latents
@@ -162,11 +174,13 @@ def _use(info: CheckpointInfo, whole: bool, flow: bool, call: str) -> str:
     )
 
 
-def _transition(sample: SampleConfig) -> str:
+def _transition(sample: SampleConfig, flow: bool) -> str:
     """The sampler of a run in words, with the grid of a flow model."""
-    if sample.transition not in FLOW_TRANSITIONS:
+    if not flow:
         return "DDIM"
-    return f"{sample.transition} on the grid {sample.grid}"
+    kind = FLOW_TRANSITIONS[0] if sample.transition == AUTO else sample.transition
+    grid = "the model's own grid" if sample.grid == AUTO else f"the grid {sample.grid}"
+    return f"{kind} on {grid}"
 
 
 def _training(
@@ -174,6 +188,7 @@ def _training(
     config: TrainConfig,
     manifest: Mapping[str, Any],
     lines: Sequence[Mapping[str, Any]],
+    flow: bool,
 ) -> str:
     prompts = manifest["prompts"]["list"]
     shown = ", ".join(f"“{_text(prompt)}”" for prompt in prompts[:SHOWN_PROMPTS])
@@ -196,7 +211,7 @@ def _training(
         "reward queries": f"{queries:,} ({sample.samples} images an iteration)",
         "prompts": f"{len(prompts)}, {_text(source)} {_code(_last_part(config.prompts))}: {shown}",
         "sampling": (
-            f"{_transition(sample)}, {sample.steps} steps, guidance {sample.guidance:g}, "
+            f"{_transition(sample, flow)}, {sample.steps} steps, guidance {sample.guidance:g}, "
             f"eta {sample.eta:g}"
         ),
         "optimizer": f"AdamW, learning rate {optim.lr:g}, {steps}",
