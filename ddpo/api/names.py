@@ -70,6 +70,7 @@ PromptList = Literal[
 ]
 
 AlgorithmName = Literal[
+    "awm",
     "ddpo_is",
     "ddpo_sf",
     "flow_dppo",
@@ -84,11 +85,13 @@ AlgorithmName = Literal[
 
 ModelName = Literal[
     "emoji",
+    "emoji-flow",
     "emoji-scenes",
 ]
 
 RecipeName = Literal[
     "emoji",
+    "emoji_flow",
     "emoji_rwr",
     "emoji_rwr_sparse",
     "emoji_scenes",

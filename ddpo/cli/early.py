@@ -201,10 +201,10 @@ def _check_held_out(config: TrainConfig) -> None:
     from ddpo.rewards.zoo import resolve
     from ddpo.trainer.independent import check_not_trained
 
-    expressions = (config.held_out, config.reward)
-    terms = [term for one in expressions for term in parse_expression(one)[1]]
+    held_out, trained = config.held_out, config.reward
+    terms = [*parse_expression(held_out)[1], *parse_expression(trained)[1]]
     if all(term.kind != "url" for term in terms):
-        check_not_trained(*map(resolve, expressions), *expressions)
+        check_not_trained(resolve(held_out), resolve(trained), held_out, trained)
 
 
 def check_resumed(folder: Path, requested: Mapping[str, Any], trust: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from ddpo.cli.options import (
 )
 from ddpo.cli.sample_prompts import given_prompts, note_prompts
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
+from ddpo.text import count as counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,7 +181,7 @@ def sample_command(
     if as_json:
         print_json({"out": str(out), "images": len(keys), "sheet": str(sheet), **plan.facts})
         return
-    echo(f"{count(len(keys), 'image')} in {out}; all of them in {sheet}")
+    echo(f"{counted(len(keys), 'image')} in {out}; all of them in {sheet}")
 
 
 def _check_out(out: Path) -> None:

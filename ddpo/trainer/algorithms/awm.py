@@ -20,6 +20,7 @@ SETTINGS: Final[Mapping[str, Any]] = {
     "optim": {
         "updates": 1,
         "timesteps": 6,
+        "skip_last": 0,
         "lr": 3e-4,
         "kl": 5e-3,
         "kl_of": "output",
