@@ -30,6 +30,7 @@ ROOT: Final = Path(__file__).parents[1]
 PROGRAM: Final = ROOT / "ddpo" / "__main__.py"
 PR_SET_CHILD_SUBREAPER: Final = 36  # prctl(2)
 LARGEST_REQUEST: Final = 1 << 17  # bytes
+LIMIT: Final = 3600.0  # seconds after which a program counts as hung
 MODULES: Final = (
     "ddpo.cli.main",
     "ddpo.eval.runner",
@@ -104,7 +105,7 @@ class WarmProcess:
                 self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
-    def wait(self, timeout: float = 600.0) -> int:
+    def wait(self, timeout: float = LIMIT) -> int:
         """The exit code, after at most `timeout` seconds."""
         end = time.monotonic() + timeout
         while (code := self.poll()) is None:
@@ -113,7 +114,7 @@ class WarmProcess:
             time.sleep(0.005)
         return code
 
-    def communicate(self, timeout: float = 600.0) -> tuple[str, str]:
+    def communicate(self, timeout: float = LIMIT) -> tuple[str, str]:
         """The rest of the output and of the errors, after the end of the process."""
         errors: list[str] = []
         reader = threading.Thread(target=lambda: errors.append(self.stderr.read()), daemon=True)
@@ -203,7 +204,7 @@ def _fork(request: bytes, outputs: Sequence[int]) -> int:
     Its parent dies at once, so that the kernel gives it to the nearest ancestor that is a
     "subreaper": this process, for as long as that takes.
     """
-    channel = _channel()
+    channel, _ = _server()
     _adopt_orphans(True)
     try:
         socket.send_fds(channel, [request], list(outputs))
@@ -218,14 +219,18 @@ def _adopt_orphans(on: bool) -> None:
 
 
 @cache
-def _channel() -> socket.socket:
-    """The channel to a process that forks; it ends when the channel closes, with this process."""
+def _server() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A process that forks, and a channel to it; it ends when this process closes the channel."""
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    command = [sys.executable, str(Path(__file__)), str(there.fileno())]
-    subprocess.Popen(command, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__)), str(there.fileno())],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},  # read once, at imports
+        pass_fds=[there.fileno()],
+        stdin=subprocess.DEVNULL,
+    )
     there.close()
     assert here.recv(32) == b"ready", "the process that forks did not start"
-    return here
+    return here, process
 
 
 def _prepare(limits: Iterable[tuple[int, int]]) -> None:

@@ -43,7 +43,7 @@ NO_REWARDS = RewardOutput(torch.zeros(4))
 
 def settings_of(algorithm: str, guidance: float, kl: float = 0.0) -> TrainConfig:
     """One update of two calls."""
-    sample = {"samples": 4, "per_prompt": 2, "steps": 3, "guidance": guidance, "batch": 2}
+    sample = {"samples": 4, "per_prompt": 2, "steps": 2, "guidance": guidance, "batch": 2}
     optim = {"updates": 1, "timesteps": 1, "skip_last": 0, "kl": kl}
     return config_from_dict({"algorithm": algorithm, "sample": sample, "optim": optim})
 

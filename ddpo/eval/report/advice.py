@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ddpo.eval.analysis.hacking import (
     BASE_VIEW,
@@ -47,6 +46,7 @@ class Circumstances:
         has_training_prompts: whether a list of training prompts was evaluated.
         prompts: number of prompts of the longest list.
         judged: names of the models that people judged.
+        trainings: model → command of its training with more checkpoints, where that can be had.
     """
 
     config: EvalConfig
@@ -55,6 +55,7 @@ class Circumstances:
     has_training_prompts: bool
     prompts: int
     judged: Collection[str] = ()
+    trainings: Mapping[str, str] = field(default_factory=dict)
 
 
 def advise(
@@ -130,9 +131,9 @@ def _earlier_checkpoints(
         command = command_line(config, history=CHECKPOINTS, **alone)
         return [(RUN_HISTORY, text, f"{command} --history {CHECKPOINTS}")]
     if RUN_HISTORY in missing and not facts.earlier.get(model.name, 0):
+        command = facts.trainings.get(model.name)
         text = "a training that keeps more checkpoints"
-        reward = shlex.quote(model.trained_on or "REWARD")
-        return [(RUN_HISTORY, text, f"ddpo train --reward {reward} --set checkpoint_every=2")]
+        return [(RUN_HISTORY, text, command)] if command else []
     if BEST_OF_N in missing and RUN_HISTORY not in missing and config.best_of == 0:
         return [(BEST_OF_N, "best-of-n of the base model", command_line(config, best_of=None))]
     return []
