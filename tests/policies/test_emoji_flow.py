@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from pretraining.glyphs import NOUNS
+from pretraining.scenes import SHAPES
 
 from ddpo.policies import load_policy
 from ddpo.policies.family import chosen_sampler, family_of
 from ddpo.policies.sampler import SampleKey, SamplerSettings, sample_images, sample_noise
 from ddpo.recipes import read_builtin
 from ddpo.types import Prompt
-from pretraining.glyphs import NOUNS
-from pretraining.scenes import SHAPES
 from pretraining.worlds import WORLDS
 
 WEIGHTS = Path(str(files("ddpo.policies") / "emoji_flow" / "weights"))
