@@ -161,7 +161,7 @@ def write_page() -> None:
     tables = {
         "shares": shares_table(rights(rows, tags), models),
         "gains": gains_table(report),
-        "readings": assessments_table(report, "trained nouns"),
+        "grades": assessments_table(report, "trained nouns"),
         "images": _figure(len(models)),
     }
     fill_page(PAGE, tables)
