@@ -201,7 +201,8 @@ def _check_held_out(config: TrainConfig) -> None:
     from ddpo.rewards.zoo import resolve
     from ddpo.trainer.independent import check_not_trained
 
-    held_out, trained = config.held_out, config.reward
+    held_out = config.held_out
+    trained = config.reward
     terms = [*parse_expression(held_out)[1], *parse_expression(trained)[1]]
     if all(term.kind != "url" for term in terms):
         check_not_trained(resolve(held_out), resolve(trained), held_out, trained)

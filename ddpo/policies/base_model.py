@@ -25,7 +25,7 @@ from ddpo.policies.model_files import (
     weight_files,
 )
 from ddpo.policies.model_place import EMBEDDED, SINGLE_FILES, locate, place_of
-from ddpo.policies.pipelines import PIPELINES, TRANSFORMER, UNET, denoiser_folder, parts_of
+from ddpo.policies.pipelines import PIPELINES, TRANSFORMER, UNET, parts_of
 from ddpo.text import shortened
 from ddpo.weights import (
     fetch_hub_repository,
@@ -42,7 +42,6 @@ __all__ = [
     "BaseModel",
     "check_described",
     "known_model",
-    "layer_shapes",
     "model_folder",
     "open_model",
 ]
@@ -282,29 +281,6 @@ def model_folder(word: str) -> Path:
             f"the folder {word} is not a diffusers model: it has no {INDEX}{_hint(folder)}"
         )
     return folder
-
-
-def layer_shapes(word: str) -> dict[str, tuple[int, ...]]:
-    """The shapes of the weights of a denoiser by layer; {} for a model that is not on this machine.
-
-    Only the headers of its files are read.
-
-    Raises:
-        CheckpointError: A weight file is damaged.
-        MissingResourceError: Weight files are missing or damaged.
-    """
-    from ddpo.io.tensors import opened_tensors
-
-    place = place_of(word)
-    if place is None or place.kind not in ("name", "folder"):
-        return {}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(denoiser_folder(model_folder(word))).paths:
-        with opened_tensors(path) as file:
-            for name in file.keys():  # noqa: SIM118  # it does not iterate
-                shape = file.get_slice(name).get_shape()
-                shapes[name.removesuffix(".weight")] = tuple(shape)
-    return shapes
 
 
 def _hint(folder: Path) -> str:

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from pretraining.glyphs import NOUNS
-from pretraining.scenes import SHAPES
 
 from ddpo.policies import load_policy
 from ddpo.policies.family import chosen_sampler, family_of

@@ -132,10 +132,10 @@ def checkpoint(place: Path) -> Read:
 
 
 def lora(place: Path) -> Read:
-    from ddpo.policies.base_model import layer_shapes
     from ddpo.policies.checkpoints.folder import CheckpointInfo
     from ddpo.policies.checkpoints.lora import check_lora
     from ddpo.policies.checkpoints.own import own_lora
+    from ddpo.policies.layer_shapes import layer_shapes
 
     shapes = layer_shapes("emoji")
     folder = place / "run/checkpoints/iteration-000001"
@@ -187,7 +187,7 @@ def model(place: Path) -> Read:
 
 
 def shards(place: Path) -> Read:
-    from ddpo.policies.base_model import layer_shapes
+    from ddpo.policies.layer_shapes import layer_shapes
     from ddpo.policies.model_files import weight_files
 
     return lambda file: (weight_files(file.parent), layer_shapes(str(place / "model")))

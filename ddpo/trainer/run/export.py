@@ -18,7 +18,7 @@ from ddpo.io.new_folder import check_new_folder
 from ddpo.io.reading import reading
 from ddpo.io.tensors import save_tensors
 from ddpo.policies import load_policy
-from ddpo.policies.base_model import BaseModel, known_model, layer_shapes, open_model
+from ddpo.policies.base_model import BaseModel, known_model, open_model
 from ddpo.policies.checkpoints.denoiser import check_denoiser, load_denoiser
 from ddpo.policies.checkpoints.folder import (
     LORA_FILE,
@@ -31,6 +31,7 @@ from ddpo.policies.checkpoints.folder import (
 from ddpo.policies.checkpoints.kohya_writer import UNREAD_BY_DIFFUSERS, kohya_tensors
 from ddpo.policies.checkpoints.lora import check_lora, module_shape
 from ddpo.policies.checkpoints.own import own_lora
+from ddpo.policies.layer_shapes import layer_shapes
 from ddpo.policies.pipelines import DENOISERS
 from ddpo.trainer.run.model_card import model_card
 from ddpo.weights import offline
