@@ -42,7 +42,6 @@ from ddpo.trainer.monitoring.findings import (
     unknown_words,
     weights_of_distinct_rewards,
 )
-from ddpo.trainer.monitoring.held_out_findings import held_out_findings
 from ddpo.trainer.rollout import Collection
 from ddpo.trainer.run.resume import warn
 from ddpo.trainer.settings import settings_finding
@@ -116,12 +115,9 @@ def preflight(
 
 def _held_out_findings(setup: TrainingSetup) -> list[Finding]:
     """The faults of the held-out reward and of early stopping by it."""
-    judge = setup.held_out
-    if judge is None:
+    if setup.held_out is None:
         return []
-    return held_out_findings(
-        setup.config, judge.reward, setup.reward, judge.prompts, setup.prompts.prompts
-    )
+    return setup.held_out.findings(setup.reward, setup.prompts.prompts)
 
 
 def _first_batch_findings(
