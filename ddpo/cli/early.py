@@ -203,7 +203,8 @@ def _check_held_out(config: TrainConfig) -> None:
     expressions = (config.held_out, config.reward)
     terms = [term for one in expressions for term in parse_expression(one)[1]]
     if all(term.kind != "url" for term in terms):
-        check_not_trained(*map(resolve, expressions), *expressions)
+        held_out, reward = map(resolve, expressions)
+        check_not_trained(held_out, reward, *expressions)
 
 
 def check_resumed(folder: Path, requested: Mapping[str, Any], trust: Iterable[str]) -> None:

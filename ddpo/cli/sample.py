@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ddpo import text
 from ddpo.cli.commands import examples, renamed
 from ddpo.cli.completion import complete_model, complete_prompts
 from ddpo.cli.console import echo, note, note_console, print_json, quiet_libraries
@@ -210,7 +211,7 @@ def sample_command(
     if as_json:
         print_json({"out": str(out), "images": len(keys), "sheet": str(sheet), **facts})
         return
-    echo(f"{count(len(keys), 'image')} in {out}; all of them in {sheet}")
+    echo(f"{text.count(len(keys), 'image')} in {out}; all of them in {sheet}")
 
 
 def _settings(
