@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from ddpo import text
 from ddpo.cli.commands import examples, renamed
 from ddpo.cli.completion import complete_model, complete_prompts
 from ddpo.cli.console import echo, print_json, quiet_libraries
@@ -26,7 +27,6 @@ from ddpo.cli.options import (
 )
 from ddpo.cli.sample_prompts import given_prompts, note_prompts
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS
-from ddpo.text import count as counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -181,7 +181,7 @@ def sample_command(
     if as_json:
         print_json({"out": str(out), "images": len(keys), "sheet": str(sheet), **plan.facts})
         return
-    echo(f"{counted(len(keys), 'image')} in {out}; all of them in {sheet}")
+    echo(f"{text.count(len(keys), 'image')} in {out}; all of them in {sheet}")
 
 
 def _check_out(out: Path) -> None:

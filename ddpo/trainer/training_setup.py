@@ -18,9 +18,7 @@ from ddpo.trainer.adapted import adapted_policy
 from ddpo.trainer.algorithms import load_algorithm, needs_of
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.likelihoods import DenoisingLikelihood, Likelihood, TransitionLikelihood
-from ddpo.trainer.monitoring.events import Finding
 from ddpo.trainer.monitoring.findings import cut_prompts, summary
-from ddpo.trainer.monitoring.held_out_findings import held_out_findings
 from ddpo.trainer.rollout import Collection, check_rollout, draw_keys, sample_shard
 from ddpo.trainer.run.held_out import HeldOutReward
 from ddpo.trainer.run.manifest import check_unchanged, describe, placed
@@ -132,15 +130,6 @@ class TrainingSetup:
         windows = window_steps(self.config, iteration, ids)
         return TransitionLikelihood(
             policy, rollout, self.coefficients, self.config, first, needs, windows
-        )
-
-    def held_out_findings(self) -> list[Finding]:
-        """The faults of the held-out reward and of early stopping by it."""
-        judge = self.held_out
-        if judge is None:
-            return []
-        return held_out_findings(
-            self.config, judge.reward, self.reward, judge.prompts, self.prompts.prompts
         )
 
     def summary(self) -> str:

@@ -131,9 +131,9 @@ def _earlier_checkpoints(
         command = command_line(config, history=CHECKPOINTS, **alone)
         return [(RUN_HISTORY, text, f"{command} --history {CHECKPOINTS}")]
     if RUN_HISTORY in missing and not facts.earlier.get(model.name, 0):
-        command = facts.trainings.get(model.name)
+        training = facts.trainings.get(model.name)
         text = "a training that keeps more checkpoints"
-        return [(RUN_HISTORY, text, command)] if command else []
+        return [(RUN_HISTORY, text, training)] if training else []
     if BEST_OF_N in missing and RUN_HISTORY not in missing and config.best_of == 0:
         return [(BEST_OF_N, "best-of-n of the base model", command_line(config, best_of=None))]
     return []

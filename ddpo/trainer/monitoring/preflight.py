@@ -109,8 +109,15 @@ def preflight(
         warn(setup.changes),
     ]
     noted = [note for note in notes if note is not None]
-    yield Checked([settings_finding(config), *findings, disk, *noted, *setup.held_out_findings()])
+    yield Checked([settings_finding(config), *findings, disk, *noted, *_held_out_findings(setup)])
     return collection, sampling
+
+
+def _held_out_findings(setup: TrainingSetup) -> list[Finding]:
+    """The faults of the held-out reward and of early stopping by it."""
+    if setup.held_out is None:
+        return []
+    return setup.held_out.findings(setup.reward, setup.prompts.prompts)
 
 
 def _first_batch_findings(

@@ -18,9 +18,11 @@ from ddpo.rewards.scoring.scorer import make_scorer
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.independent import check_not_trained
+from ddpo.trainer.monitoring.events import Finding
+from ddpo.trainer.monitoring.held_out_findings import held_out_findings
 from ddpo.trainer.rollout import sampler_settings
 from ddpo.trainer.run.stopping import CheckpointScores
-from ddpo.types import ImageBatch, RewardOutput
+from ddpo.types import ImageBatch, Prompt, RewardOutput
 
 __all__ = ["HeldOutReward"]
 
@@ -62,6 +64,15 @@ class HeldOutReward:
             for prompt in self.prompts
             for copy in range(IMAGES)
         ]
+
+    def findings(self, training: ResolvedReward, trained: Sequence[Prompt]) -> list[Finding]:
+        """The reasons why this reward says less than it should; none if all is well.
+
+        Args:
+            training: the reward that is trained on.
+            trained: the prompts of the training.
+        """
+        return held_out_findings(self.config, self.reward, training, self.prompts, trained)
 
     def score(
         self, policy: Policy, iteration: int, world: World = ALONE
