@@ -38,7 +38,7 @@ READERS: Final = {TRAINED: "captioner", "emoji_detector": "detector"}
 SEEN: Final = "emoji_geneval_train"
 UNSEEN: Final = "emoji_geneval_test"
 ALL: Final = "all"
-ITERATIONS: Final = 30
+ITERATIONS: Final = 12
 IMAGES: Final = 2  # per prompt and model
 SHOWN: Final = 12  # prompts of the figure
 
@@ -48,9 +48,9 @@ Rights = Mapping[tuple[str, str, str], Mapping[str, Sequence[float]]]
 
 def runs_of(seeds: Sequence[int]) -> list[Run]:
     """The run of each seed, with the recipe's settings."""
-    settings = {"model": "emoji-flow", "prompts": SEEN}
+    settings = {"model": "emoji-flow", "prompts": SEEN, "algorithm": "awm"}
     return [
-        Run(RUNS / f"geneval-{seed}", TRAINED, ITERATIONS, ITERATIONS // 5, seed, settings)
+        Run(RUNS / f"geneval-{seed}", TRAINED, ITERATIONS, ITERATIONS // 2, seed, settings)
         for seed in seeds
     ]
 
