@@ -21,7 +21,6 @@ from ddpo.eval import EvalConfig, Report, load_report
 from ddpo.eval.analysis.history import RunHistory
 from ddpo.eval.inputs.models import BASE
 from ddpo.eval.plan import plan
-from ddpo.eval.report.wording import number
 from ddpo.eval.runner import run_evaluation
 from ddpo.io.atomic import atomic_path
 
@@ -69,6 +68,12 @@ EVALUATIONS: Final[Mapping[str, tuple[Sequence[Run], Mapping[str, object]]]] = {
 }
 
 
+WITNESSES: Final = {
+    "base_fit": "plausibility to the base model",
+    "prompt_evidence": "prompt recognisability",
+}
+"""Internal witness → its name in reports."""
+
 SHEETS: Final = {
     "seeds": "alignment",
     "optimised": "alignment-history",
@@ -104,17 +109,15 @@ def gains_table(report: Report) -> str:
 
 def history_table(history: RunHistory) -> str:
     """One row per checkpoint: queries, divergence, gains of both judges, and grade."""
-    others = [name for name in ("clip_score", "alignment") if name != history.trained_on]
-    columns = [history.trained_on, *others]
+    scored = {name for point in history.points[1:] for name in point.gains}
+    others = [name for name in ("clip_score", "alignment") if name in scored]
+    columns = list(dict.fromkeys([history.trained_on, *others]))
     lines = [
         "| iteration | queries | √KL | " + " | ".join(columns) + " | grade |",
         "|---" * (4 + len(columns)) + "|",
     ]
     for point, signs in zip(history.points[1:], history.signs, strict=True):
-        gains = [
-            number(point.gains[name].mean, signed=True) if name in point.gains else "–"
-            for name in columns
-        ]
+        gains = [thousandths(point.gains[name].mean) for name in columns]
         root = f"{math.sqrt(point.kl.mean):.0f}"
         cells = [str(point.iteration), f"{point.queries:,}", root, *gains, signs.grade]
         lines.append(f"| {' | '.join(cells)} |")
@@ -126,9 +129,15 @@ def peaks_table(history: RunHistory) -> str:
     lines = ["| judge | best checkpoint | falls from | last minus best |", "|---" * 4 + "|"]
     for peak in history.peaks:
         onset = str(peak.onset_iteration) if peak.onset_iteration >= 0 else "does not fall"
-        drop = f"{number(peak.drop.mean, signed=True)}" if peak.drop.n else "0"
-        lines.append(f"| {peak.reward} | {peak.best_iteration} | {onset} | {drop} |")
+        drop = thousandths(peak.drop.mean) if peak.drop.n else "0"
+        judge = WITNESSES.get(peak.reward, peak.reward)
+        lines.append(f"| {judge} | {peak.best_iteration} | {onset} | {drop} |")
     return "\n".join(lines)
+
+
+def thousandths(value: float) -> str:
+    """A signed number of three decimals, with a minus sign."""
+    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
 def write_page() -> None:
