@@ -132,9 +132,9 @@ def test_a_wrong_command_line_does_not_parse(line: str) -> None:
 
 
 def options_of_tool(tool: Path) -> set[str]:
-    """The options of a script in tools/."""
+    """The options of a script in tools/ or pretraining/."""
     source = tool.read_text(encoding="utf-8")
-    return set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", source))
+    return set(re.findall(r"(?:add_argument|typer\.Option)\(\s*\"(--[\w-]+)\"", source))
 
 
 @cache
@@ -152,7 +152,8 @@ def options_of_launchers() -> set[str]:
 def unknown_options(code: str) -> list[str]:
     """The options in a piece of code that its command, or else no command, has."""
     allowed = options_of(PROGRAM) | options_of_launchers()
-    allowed |= {name for tool in (ROOT / "tools").glob("*.py") for name in options_of_tool(tool)}
+    scripts = [path for place in ("tools", "pretraining") for path in (ROOT / place).glob("*.py")]
+    allowed |= {name for script in scripts for name in options_of_tool(script)}
     if of_ddpo := re.match(r"ddpo ((?:[a-z]+ ?)+)", code):
         command = PROGRAM
         for word in of_ddpo[1].split():

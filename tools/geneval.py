@@ -176,7 +176,7 @@ def _figure(seeds: int) -> str:
 
 
 def main(
-    seeds: Annotated[int, typer.Option(min=1, help="Number of training seeds.")] = 3,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of training seeds.")] = 3,
     only_page: Annotated[
         bool, typer.Option(help="The page from a finished evaluation, without training.")
     ] = False,

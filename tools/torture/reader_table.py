@@ -175,7 +175,11 @@ READERS: tuple[Reader, ...] = (
     ),
     Reader(
         "model_index.json",
-        ("ddpo/policies/base_model.py", "ddpo/policies/model_files.py"),
+        (
+            "ddpo/policies/base_model.py",
+            "ddpo/policies/layer_shapes.py",
+            "ddpo/policies/model_files.py",
+        ),
         "model/model_index.json",
         damaged_json,
         calls.model,
