@@ -58,7 +58,7 @@ EXCEPTIONS = {
     "labelling/session.py": "asks `Answers` for its table, which is replaced as a whole",
     "model_check/promises/lora.py": SHORT_LIVED,
     "model_check/promises/resume.py": SHORT_LIVED,
-    "policies/checkpoints/folder.py": INTO_ATOMIC,
+    "policies/checkpoints/policy_file.py": INTO_ATOMIC,
     "policies/sample_folder.py": "removes the mark of an unfinished sampling",
     "policies/latent_policy.py": INTO_ATOMIC,
     "reward_quality/edits.py": INTO_MEMORY,
