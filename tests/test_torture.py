@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,6 @@ from work import train_words
 from ddpo.errors import CheckpointError
 from ddpo.eval import evaluate
 from ddpo.policies.checkpoints.folder import check_files, find_checkpoint
-from tests.warm_start import run_program
 
 ROOT = Path(__file__).parents[1]
 
@@ -20,7 +22,13 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.slow
 def test_kills_lose_nothing_and_pairs_mix_nothing() -> None:
     """Runs in a new process, since threads of this one would not survive the forks."""
-    result = run_program(ROOT / "tools" / "torture" / "_small.py", 15)
+    words = [sys.executable, ROOT / "tools" / "torture" / "_small.py", "15"]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     tries = [int(number) for number in re.findall(r": (\d+) tries, 0 faults", result.stdout)]
     assert len(tries) == 9, result.stdout
