@@ -37,18 +37,18 @@ def ddpo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture(scope="session")
-def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder_of_caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the caches of all tests."""
     return tmp_path_factory.mktemp("caches")
 
 
 @pytest.fixture(autouse=True)
-def own_cache(caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(folder_of_caches: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a cache of its own, and leaves the user's alone.
 
     `tmp_path_factory.mktemp` would list the folders of all tests before, for two milliseconds.
     """
-    monkeypatch.setenv("DDPO_CACHE", tempfile.mkdtemp(dir=caches))
+    monkeypatch.setenv("DDPO_CACHE", tempfile.mkdtemp(dir=folder_of_caches))
 
 
 @pytest.fixture(scope="session")
