@@ -34,7 +34,7 @@ from ddpo.rewards.vlm.local import LocalVlm, _is_unsure
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.trainer import config_for
 from ddpo.trainer.run import manifest
-from ddpo.trainer.run.held_out import _names
+from ddpo.trainer.independent import _names
 from ddpo.types import ImageBatch, Prompt
 
 PROMPTS = ("a cat on a red background", "two dogs", "a raccoon washing the dishes", "a blue ring")
