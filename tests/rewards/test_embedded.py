@@ -33,8 +33,8 @@ from ddpo.rewards.vlm import UnusableAnswer, jpeg80
 from ddpo.rewards.vlm.local import LocalVlm, _is_unsure
 from ddpo.rewards.zoo import make_reward, resolve
 from ddpo.trainer import config_for
-from ddpo.trainer.run import manifest
 from ddpo.trainer.independent import _names
+from ddpo.trainer.run import manifest
 from ddpo.types import ImageBatch, Prompt
 
 PROMPTS = ("a cat on a red background", "two dogs", "a raccoon washing the dishes", "a blue ring")
