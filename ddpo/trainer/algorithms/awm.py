@@ -39,8 +39,7 @@ There advantages are divided by 5, here they are not.
 class Awm(AdvantageWeights):
     """Advantage weighted matching: the denoising loss, weighted by the advantage.
 
-    Its gradient at the policy that sampled is that of a policy gradient with less noise, since the
-    noise of an item is fresh and not that of the sampler. Any sampler will do, also one without
+    The noise of an item is fresh, not that of the sampler, so any sampler will do, also one without
     noise. There is no ratio and no clipping: `optim.kl` keeps the model near the reference.
 
     Source: Xue et al., arXiv 2509.25050.
