@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import statistics
 import time
 from pathlib import Path
 
@@ -84,7 +83,7 @@ def test_jpeg_sizes_of_a_folder_are_those_of_pillow_and_come_sooner(tmp_path: Pa
 def test_the_scorer_costs_next_to_nothing() -> None:
     """The promise is under 3 % of a reward that takes a millisecond per image.
 
-    The median of interleaved rounds gets twice that.
+    The fastest of interleaved rounds get twice that: other processes only make a round slower.
     """
     reward = Busy()
     batch = ImageBatch(torch.zeros(64, 3, 64, 64), (Prompt(""),) * 64)
@@ -94,8 +93,9 @@ def test_the_scorer_costs_next_to_nothing() -> None:
         for start in range(0, 64, 16):
             reward(batch[start : start + 16])
 
-    ratios = [seconds(scorer.score, batch) / seconds(direct) for _ in range(9)]
-    assert statistics.median(ratios) < 1.06
+    rounds = [(seconds(scorer.score, batch), seconds(direct)) for _ in range(9)]
+    scored, called = (min(column) for column in zip(*rounds, strict=True))
+    assert scored / called < 1.06
 
 
 def test_a_second_time_is_served_from_the_cache_alone(tmp_path: Path) -> None:
