@@ -41,6 +41,7 @@ SPLITS: Final = {
 }
 ITERATIONS: Final = 12
 LONG: Final = 36
+LIMIT: Final = 40  # prompts of a list, as in `make demo`
 
 SEEDS: Final = tuple(
     Run(RUNS / f"alignment-{seed}", CAPTIONER, ITERATIONS, 4, seed, SCENES) for seed in (0, 1, 2)
@@ -63,8 +64,8 @@ EVALUATIONS: Final[Mapping[str, tuple[Sequence[Run], Mapping[str, object]]]] = {
     "seeds": (SEEDS, {"history": 0, "best_of": 0}),
     "optimised": (OPTIMISED, {"history": 10, "best_of": 0}),
     "aesthetic": (PLEASING, {"history": 10, "best_of": 0}),
-    "healthy": (HEALTHY, {"history": 0, "best_of": 0}),
-    "pressed": (PRESSED, {"history": 0, "best_of": 0}),
+    "healthy": (HEALTHY, {"history": 0, "best_of": 0, "limit": LIMIT}),
+    "pressed": (PRESSED, {"history": 0, "best_of": 0, "limit": LIMIT}),
 }
 
 
