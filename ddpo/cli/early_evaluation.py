@@ -55,7 +55,7 @@ def check_evaluation(
     Raises:
         UserError: A name, file or folder cannot be found, or two options exclude each other.
     """
-    from ddpo.eval.config import check_models_given
+    from ddpo.eval.config import check_models_given, check_nothing_to_sample
     from ddpo.eval.inputs.named_folders import named_folders
 
     checkpoints: Sequence[str] = options.get("checkpoints") or ()
@@ -64,6 +64,7 @@ def check_evaluation(
     if options["leaks"] not in ("report", "drop"):
         raise ConfigError(f"--leaks must be report or drop, got {options['leaks']!r}")
     check_models_given(checkpoints, images, rewards)
+    check_nothing_to_sample(options)
     check_device_name(options.get("device"))
     if images:
         named_folders(images)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -12,10 +12,33 @@ from ddpo.policies.image_size import OWN_SIZE, Size, checked_size
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
 from ddpo.word_lists import listed
 
-__all__ = ["BEST_OF", "EVAL_SEED", "HISTORY", "EvalConfig", "check_models_given"]
+__all__ = [
+    "BEST_OF",
+    "EVAL_SEED",
+    "HISTORY",
+    "EvalConfig",
+    "check_models_given",
+    "check_nothing_to_sample",
+]
 
 HISTORY: Final = Range(low=0, high=100_000, whole=True)  # earlier checkpoints
 BEST_OF: Final = Range(low=0, high=1_000_000, whole=True)  # images to choose from; 0: none
+
+OF_SAMPLING: Final[Mapping[str, str]] = {
+    "base": "--model",
+    "seeds": "--per-prompt",
+    "seed": "--seed",
+    "history": "--history",
+    "history_seeds": "--history-per-prompt",
+    "best_of": "--best-of",
+    "steps": "--steps",
+    "guidance": "--guidance",
+    "eta": "--eta",
+    "transition": "--transition",
+    "grid": "--grid",
+    "size": "--size",
+}
+"""Field of `EvalConfig` that says what is sampled → its option."""
 
 EVAL_SEED: Final = 1_000_003  # noise that no training run with an ordinary seed has seen
 
@@ -83,4 +106,27 @@ def check_models_given(
         raise ConfigError(
             "a folder of images does not state the trained reward: give --reward, the trained one "
             "first"
+        )
+
+
+def check_nothing_to_sample(options: Mapping[str, object]) -> None:
+    """Checks that an evaluation of given images asks for nothing that would be sampled.
+
+    Args:
+        options: Fields of `EvalConfig` by name.
+
+    Raises:
+        ConfigError: A field of sampling has another value than its default.
+    """
+    if not options.get("images"):
+        return
+    defaults = {field.name: field.default for field in fields(EvalConfig)}
+    found = [
+        option
+        for name, option in OF_SAMPLING.items()
+        if name in options and options[name] != defaults[name]
+    ]
+    if found:
+        raise ConfigError(
+            f"--images compares images as they are, none is sampled: leave out {', '.join(found)}"
         )

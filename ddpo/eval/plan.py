@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ddpo.devices import AUTO, resolve_device
 from ddpo.eval.command import command_line
-from ddpo.eval.config import EvalConfig, check_models_given
+from ddpo.eval.config import EvalConfig, check_models_given, check_nothing_to_sample
 from ddpo.eval.generate.probe import PROBE_CARDS
 from ddpo.eval.inputs.checkpoints import (
     EvalCheckpoint,
@@ -153,6 +153,7 @@ def plan(config: EvalConfig, named: Sequence[NamedCheckpoint] | None = None) -> 
         ConfigError: a setting is out of range, or something needed is not known.
     """
     check_models_given(config.checkpoints, config.images, config.rewards)
+    check_nothing_to_sample(asdict(config))
     command = command_line(config)
     if config.images:
         return replace(_with_people(_plan_images(config)), command=command)

@@ -240,6 +240,39 @@ def test_images_of_another_trainer(tmp_path: Path) -> None:
         plan(EvalConfig(images=images))
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model", "emoji"),
+        ("per-prompt", "2"),
+        ("seed", "7"),
+        ("history", "0"),
+        ("history-per-prompt", "1"),
+        ("best-of", "4"),
+        ("steps", "9"),
+        ("guidance", "1.5"),
+        ("eta", "0"),
+        ("transition", "ode"),
+        ("grid", "linspace"),
+        ("size", "64"),
+    ],
+)
+def test_given_images_are_not_sampled(
+    option: str, value: str, tmp_path: Path, ddpo: Callable[..., tuple[int, str, str]]
+) -> None:
+    for name in ("base", "mine"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "0.png")
+    folders = [f"--images={name}={tmp_path / name}" for name in ("base", "mine")]
+    out = tmp_path / "out"
+    code, _, errors = ddpo(
+        "eval", *folders, "--reward", "darkness", f"--{option}", value, "--out", out
+    )
+    assert code == 2
+    assert f"none is sampled: leave out --{option}\n" in errors
+    assert not out.exists()
+
+
 def test_rewards_of_one_name_and_other_content_are_not_mixed_up(
     run_folder: Path, tmp_path: Path
 ) -> None:
