@@ -9,7 +9,7 @@ see the same bits.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -108,6 +108,13 @@ class _RolloutItems:
             self.config.training_guidance,
         )
 
+    def reference(self, output: Callable[[], Tensor]) -> Tensor | None:
+        """The reference policy's `output`, without gradient; None if nothing needs it."""
+        if not self.config.optim.kl and "reference_output" not in self.needs:
+            return None
+        with torch.no_grad(), self.policy.reference():
+            return output()
+
     def image_numbers(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Index in the iteration, and number of the prompt, of the first `count` images."""
         return images[:count] + self.images.start, self.text_of_image[images[:count]]
@@ -187,7 +194,7 @@ class TransitionLikelihood(_RolloutItems):
         means = self._means(output, images, steps)
         new_log_probs = self._log_probs(means, images, steps)[:count]
         old_log_probs = self.old_log_probs[images, steps][:count]
-        reference = self._reference_output(images, steps)
+        reference = self.reference(lambda: self._output(images, steps))
         kl = None
         if self.config.optim.kl and reference is not None:
             kl = self._kl(output, means, reference, images, steps)[:count]
@@ -218,13 +225,6 @@ class TransitionLikelihood(_RolloutItems):
         """Log-probs of the next latents, `[batch]`."""
         next_latents = self.latents[images, steps + 1]
         return gaussian_log_prob(next_latents, means, self.coefficients.std[steps])
-
-    def _reference_output(self, images: Tensor, steps: Tensor) -> Tensor | None:
-        """The output of the reference policy, `[batch, …]`; None if nothing needs it."""
-        if not self.config.optim.kl and "reference_output" not in self.needs:
-            return None
-        with torch.no_grad(), self.policy.reference():
-            return self._output(images, steps)
 
     def _kl(
         self, output: Tensor, means: Tensor, reference: Tensor, images: Tensor, steps: Tensor
@@ -305,17 +305,16 @@ class DenoisingLikelihood(_RolloutItems):
         noise = moved(noise, x_0.device)
         schedule = self.policy.schedule
         x_t = schedule.noised(x_0, noise, levels)
-        output = self.predict(x_t, schedule.timestep(levels), images)
+        timesteps = schedule.timestep(levels)
+        output = self.predict(x_t, timesteps, images)
         target = schedule.target(x_0, noise, levels)
         asked = {"target": target[:count]} if "target" in self.needs else {}
         kl = None
-        if self.config.optim.kl or "reference_output" in self.needs:
-            with torch.no_grad(), self.policy.reference():
-                reference = self.predict(x_t, schedule.timestep(levels), images)
-            if "reference_output" in self.needs:
-                asked["reference_output"] = reference[:count]
-            if self.config.optim.kl:
-                kl = output_distance(output, reference)[:count]
+        reference = self.reference(lambda: self.predict(x_t, timesteps, images))
+        if reference is not None and "reference_output" in self.needs:
+            asked["reference_output"] = reference[:count]
+        if reference is not None and self.config.optim.kl:
+            kl = output_distance(output, reference)[:count]
         image, group = self.image_numbers(images, count)
         return Items(
             new_log_probs=-mean_per_item((output - target) ** 2)[:count],
