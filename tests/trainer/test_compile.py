@@ -1,6 +1,6 @@
 """A compiled denoiser: exact ratios, unchanged files, a reference that stays the base model.
 
-The back end of these tests runs the graphs uncompiled.
+The back ends of these tests run the graphs uncompiled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_resume import config_of
+from test_resume import config_of, metrics
+from torch._dynamo.backends.debugging import aot_eager, eager
 
 from ddpo.errors import ConfigError
 from ddpo.io.tensors import load_tensors
@@ -22,26 +23,33 @@ from ddpo.policies import policy as policy_module
 from ddpo.policies.policy import LoraSettings, check_compiler, compile_denoiser, save_memory
 from ddpo.policies.sampler import SampleKey, SamplerSettings, guided, sample_trajectory
 from ddpo.policies.transition import ddim_mean, gaussian_log_prob
-from ddpo.trainer.loop import train
+from ddpo.trainer.loop import resume, train
 from ddpo.types import Prompt
 
+COMPILER = "ddpo.policies.latent_policy.COMPILER"
 pytestmark = pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 Run = Callable[..., tuple[int, str, str]]
 KEYS = [SampleKey(Prompt("a cat"), 0), SampleKey(Prompt("a dog"), 0), SampleKey(Prompt("a cat"), 1)]
 
 
-@pytest.fixture(autouse=True)
-def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The graphs of torch.compile, run operator by operator; the list has one entry per graph."""
-    from torch._dynamo.backends.debugging import aot_eager
+Graphs = list[int]
 
-    found: list[int] = []
+
+def counted(run: Callable[..., Any], found: Graphs) -> Callable[..., Any]:
+    """The back end `run` of torch.compile, which adds an entry per graph."""
 
     def backend(graph: Any, inputs: Any, **more: Any) -> Any:
         found.append(len(inputs))
-        return aot_eager(graph, inputs, **more)
+        return run(graph, inputs, **more)
 
-    monkeypatch.setattr("ddpo.policies.latent_policy.COMPILER", backend)
+    return backend
+
+
+@pytest.fixture(autouse=True)
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graphs]:
+    """The graphs of torch.compile, run operator by operator."""
+    found: Graphs = []
+    monkeypatch.setattr(COMPILER, counted(eager, found))
     torch._dynamo.reset()
     yield found
     torch._dynamo.reset()
@@ -59,22 +67,26 @@ def policy_of(folder: Path, kind: Any, dtype: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("model", "kind", "dtype", "guidance", "checkpointing"),
+    ("model", "kind", "dtype", "guidance", "checkpointing", "run"),
     [
-        ("tiny_model", "lora", "float32", 1.0, False),
-        ("tiny_model", "full", "bfloat16", 3.0, True),
-        ("tiny_xl", "lora", "bfloat16", 3.0, False),
+        ("tiny_model", "lora", "float32", 1.0, False, eager),
+        ("tiny_model", "full", "bfloat16", 3.0, True, aot_eager),
+        ("tiny_xl", "lora", "bfloat16", 3.0, False, aot_eager),
     ],
 )
 def test_sampling_and_training_share_a_graph_and_its_bits(
     request: pytest.FixtureRequest,
-    graphs: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    graphs: Graphs,
     model: str,
     kind: str,
     dtype: str,
     guidance: float,
     checkpointing: bool,
+    run: Callable[..., Any],
 ) -> None:
+    """`aot_eager` also traces the graph of the gradient."""
+    monkeypatch.setattr(COMPILER, counted(run, graphs))
     policy = policy_of(request.getfixturevalue(model), kind, dtype)
     settings = SamplerSettings(steps=3, guidance=guidance, batch=4)
     plain = sample_trajectory(policy, KEYS, settings, seed=3)
@@ -106,48 +118,56 @@ def test_sampling_and_training_share_a_graph_and_its_bits(
     assert all(parameter.grad is not None for _, parameter in policy.trainable_parameters())
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
 def test_a_compiled_run_is_written_and_read_as_any_other(
-    tiny_model: Path, tmp_path: Path, graphs: list[int], kind: str
+    tiny_model: Path, tmp_path: Path, graphs: Graphs
 ) -> None:
     """KL to the reference is 0 before the first step, and names in the files are the plain ones."""
     settings = {
-        "iterations": 1,
         "checkpoint_every": 1,
-        "adapt": {"kind": kind},
+        "adapt": {"kind": "full"},
         "optim": {"updates": 1, "timesteps": 2, "kl": 0.1},
     }
     list(train(config_of(tiny_model, **settings), tmp_path / "plain"))
     assert not graphs
     list(train(config_of(tiny_model, **settings, compile=True), tmp_path / "compiled"))
     assert graphs
-    lines = [
-        json.loads((tmp_path / name / "metrics.jsonl").read_text())
-        for name in ("plain", "compiled")
-    ]
-    assert [line["ratio_first_deviation"] for line in lines] == [0.0, 0.0]
-    assert [line["reference_kl"] for line in lines] == [0.0, 0.0]
-    weights = [
-        next(iter((tmp_path / name / "checkpoints").rglob("*.safetensors")))
-        for name in ("plain", "compiled")
-    ]
-    plain, compiled = (load_tensors(path)[0] for path in weights)
-    assert plain.keys() == compiled.keys()
-    for name, value in plain.items():
-        torch.testing.assert_close(compiled[name], value, atol=1e-3, rtol=1e-3)
+    plain, compiled = (metrics(tmp_path / name) for name in ("plain", "compiled"))
+    for (line,) in (plain, compiled):
+        assert line["ratio_first_deviation"] == 0.0
+        assert line["reference_kl"] == 0.0
+    assert_close_weights(tmp_path / "compiled", tmp_path / "plain")
     load_policy(str(tiny_model), checkpoint=tmp_path / "compiled")
 
 
 def test_a_run_may_be_resumed_compiled_and_says_that_sums_are_rounded_otherwise(
-    ddpo: Run, tiny_model: Path, tmp_path: Path
+    ddpo: Run, tiny_model: Path, tmp_path: Path, graphs: Graphs
 ) -> None:
-    list(train(config_of(tiny_model), tmp_path / "run"))
+    config = config_of(tiny_model, checkpoint_every=1)
+    for name in ("plain", "compiled"):
+        list(train(config, tmp_path / name))
+    list(resume(tmp_path / "plain", 2))
+    assert not graphs
     code, output, errors = ddpo(
-        "train", "--resume", tmp_path / "run", "--iterations", 2, "--set", "compile=true"
+        "train", "--resume", tmp_path / "compiled", "--iterations", 2, "--set", "compile=true"
     )
     assert code == 0, errors
+    assert graphs
     assert "compile" in output
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["compile"] is True
+    config_file = tmp_path / "compiled" / "config.json"
+    assert json.loads(config_file.read_text())["compile"] is True
+    assert metrics(tmp_path / "compiled")[1]["ratio_first_deviation"] == 0.0
+    assert_close_weights(tmp_path / "compiled", tmp_path / "plain")
+
+
+def assert_close_weights(run: Path, other: Path) -> None:
+    """The last checkpoints have tensors of the same names, and equal but for rounding."""
+    found, due = (
+        load_tensors(max((folder / "checkpoints").rglob("*.safetensors")))[0]
+        for folder in (run, other)
+    )
+    assert found.keys() == due.keys()
+    for name, value in due.items():
+        torch.testing.assert_close(found[name], value, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "'inductor'", "0.5"])
