@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from ddpo.errors import ConfigError
+from ddpo.io.atomic import named_path
 from ddpo.policies.image_size import OWN_SIZE, Size, checked_size
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
 from ddpo.word_lists import listed
@@ -76,7 +77,7 @@ class EvalConfig:
     transition: str | None = None  # kind of the denoising steps
     grid: str | None = None  # noise levels of a flow model
     size: Size = OWN_SIZE  # height and width in pixels; also one number, or a text
-    out: Path | None = None
+    out: Path | str | None = None
     device: str | None = None
     trust: tuple[str, ...] = ()  # code and servers that a run or checkpoint may name
 
@@ -86,6 +87,8 @@ class EvalConfig:
 
         check_words(self.transition or AUTO, self.grid or AUTO)
         object.__setattr__(self, "size", checked_size(self.size or OWN_SIZE, "size"))
+        if self.out is not None:
+            object.__setattr__(self, "out", named_path(self.out))
         listed(self, "checkpoints", "images", "prompts", "rewards", "preferences", "trust")
 
 

@@ -215,7 +215,7 @@ def _plan_checkpoints(config: EvalConfig, named: Sequence[NamedCheckpoint]) -> P
         held_out=config.held_out,
         device=device,
         dtype=str(settings.get("dtype") or default_dtype(model, device)),
-        out=config.out or default_out(compared),
+        out=Path(config.out or default_out(compared)),
         manifests={one.facts.name: _manifest(one) for one in compared},
         notes=(
             *unscored_rewards(config, compared),
@@ -247,7 +247,7 @@ def _plan_images(config: EvalConfig) -> Plan:
         held_out=False,
         device=config.device or AUTO,
         dtype="float32",
-        out=config.out or Path("evaluations") / "-".join(folder.name for folder in tuned),
+        out=Path(config.out or "evaluations/" + "-".join(folder.name for folder in tuned)),
         manifests={},
         notes=(
             *(note for folder in folders for note in folder.notes),

@@ -115,13 +115,13 @@ def builtin_prompts(name: str) -> PromptSet:
         return _collected(_entries(path), name, f"built-in list {name!r}", path.name)
 
 
-def listed_prompts(path: Path) -> list[Prompt]:
+def listed_prompts(path: Path | str) -> list[Prompt]:
     """The prompts of a file in order, with repetitions.
 
     Raises:
         PromptError: As `load_prompts`.
     """
-    return [entry.prompt for entry in _entries(path) for _ in range(entry.weight)]
+    return [entry.prompt for entry in _entries(named_path(path)) for _ in range(entry.weight)]
 
 
 def with_shared_metadata(lists: Sequence[PromptSet]) -> list[PromptSet]:

@@ -146,7 +146,7 @@ class _Loop:
         return stats
 
 
-def train(config: TrainConfig, out: Path) -> Generator[Event]:
+def train(config: TrainConfig, out: Path | str) -> Generator[Event]:
     """Starts a run in a new folder and yields its events; a caller may stop after any of them.
 
     Args:
@@ -162,7 +162,7 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
         MemoryExhausted: there is not enough memory.
     """
     world = join_world(config.device)
-    out = world.gather(out)[0]
+    out = world.gather(Path(out).expanduser())[0]
     with world.all_succeed(), enough_memory(None):
         placed = with_absolute_paths(config)
         setup = TrainingSetup(placed, world)
@@ -173,7 +173,7 @@ def train(config: TrainConfig, out: Path) -> Generator[Event]:
         yield from _Loop(setup, run).run_from(done=0)
 
 
-def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
+def dry_run(config: TrainConfig, out: Path | str) -> Generator[Event]:
     """Makes the checks of `train` before the first iteration, and leaves nothing behind.
 
     Raises:
@@ -181,6 +181,7 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
             folder could not be written.
     """
     world = join_world(config.device)
+    out = Path(out).expanduser()
     with world.all_succeed(), enough_memory(config.sample.batch):
         RunFolder.check_new(out)
         RunFolder.check_writable(out)
@@ -196,7 +197,10 @@ def dry_run(config: TrainConfig, out: Path) -> Generator[Event]:
 
 
 def resume(
-    path: Path, iterations: int | None = None, settings: Values = None, trust: Iterable[str] = ()
+    path: Path | str,
+    iterations: int | None = None,
+    settings: Values = None,
+    trust: Iterable[str] = (),
 ) -> Generator[Event]:
     """Resumes a run after its last finished iteration, to the bit on a CPU.
 
@@ -214,6 +218,7 @@ def resume(
         RunExistsError: another process trains in the folder.
         UserError, RewardFailure, TrainingDiverged: as `train`; or code or a server was not named.
     """
+    path = Path(path).expanduser()
     with closing(RunFolder.open(path)) as run:
         model, requested = base_model(run, settings or {})
         if iterations is not None:

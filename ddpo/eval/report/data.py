@@ -24,7 +24,7 @@ from ddpo.eval.inputs.models import ModelFacts
 from ddpo.eval.inputs.runs import CurvePoint
 from ddpo.eval.inputs.splits import LeakFacts, SplitFacts
 from ddpo.eval.report.advice import Advice
-from ddpo.io.atomic import write_json
+from ddpo.io.atomic import named_path, write_json
 from ddpo.io.fields import shown
 from ddpo.io.json_files import JsonError, read_json
 from ddpo.io.records import record_of
@@ -161,12 +161,13 @@ def dated(report: Report, path: Path, now: datetime) -> Report:
     return replace(report, made=now.isoformat(timespec="seconds"))
 
 
-def load_report(path: Path) -> Report:
+def load_report(path: Path | str) -> Report:
     """Reads a `report.json`.
 
     Raises:
         ConfigError: the file is missing, is not a report, or has another schema version.
     """
+    path = named_path(path)
     values = read_json(path, error=ConfigError)
     found = values.get("schema_version")
     if found != SCHEMA_VERSION:
