@@ -40,6 +40,8 @@ __all__ = ["dry_run", "resume", "train"]
 
 Values = Mapping[str, Any] | None
 """Plain nested values, as of a recipe."""
+Name = Path | str
+"""Path of a run folder."""
 
 
 class _Loop:
@@ -146,7 +148,7 @@ class _Loop:
         return stats
 
 
-def train(config: TrainConfig, out: Path | str) -> Generator[Event]:
+def train(config: TrainConfig, out: Name) -> Generator[Event]:
     """Starts a run in a new folder and yields its events; a caller may stop after any of them.
 
     Args:
@@ -173,7 +175,7 @@ def train(config: TrainConfig, out: Path | str) -> Generator[Event]:
         yield from _Loop(setup, run).run_from(done=0)
 
 
-def dry_run(config: TrainConfig, out: Path | str) -> Generator[Event]:
+def dry_run(config: TrainConfig, out: Name) -> Generator[Event]:
     """Makes the checks of `train` before the first iteration, and leaves nothing behind.
 
     Raises:
@@ -197,10 +199,7 @@ def dry_run(config: TrainConfig, out: Path | str) -> Generator[Event]:
 
 
 def resume(
-    path: Path | str,
-    iterations: int | None = None,
-    settings: Values = None,
-    trust: Iterable[str] = (),
+    path: Name, iterations: int | None = None, settings: Values = None, trust: Iterable[str] = ()
 ) -> Generator[Event]:
     """Resumes a run after its last finished iteration, to the bit on a CPU.
 
@@ -218,8 +217,7 @@ def resume(
         RunExistsError: another process trains in the folder.
         UserError, RewardFailure, TrainingDiverged: as `train`; or code or a server was not named.
     """
-    path = Path(path).expanduser()
-    with closing(RunFolder.open(path)) as run:
+    with closing(RunFolder.open(Path(path).expanduser())) as run:
         model, requested = base_model(run, settings or {})
         if iterations is not None:
             requested |= {"iterations": iterations}
@@ -229,11 +227,11 @@ def resume(
         with world.all_succeed(), enough_memory(None):
             run.own(world.is_main)
             done, tensors, statistics = run.load_state()
-            check_length(path, done, config)
+            check_length(run.path, done, config)
             ready = past_start(config) if done else config
             setup = TrainingSetup(ready, world, changes, model)
             setup.check_unchanged(run.manifest())
-            check_room(setup, path, done)
+            check_room(setup, run.path, done)
             if done:
                 setup.state.load(tensors, statistics)
             run.reopen(config, changes, done)
