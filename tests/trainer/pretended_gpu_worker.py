@@ -114,7 +114,6 @@ POLICIES = (
     ("sd", "lora", "rwr", 5.0, 0.0),
     ("sd", "full", "ddpo_is", 5.0, 0.1),
     ("xl", "lora", "ddpo_is", 5.0, 0.1),
-    ("xl", "full", "rwr", 1.0, 0.0),
 )
 """Family, what is trained, algorithm, guidance, weight of the KL."""
 
@@ -142,14 +141,14 @@ def policies(folders: dict[str, str]) -> dict[str, Callable[[], None]]:
 
 
 def plant(policy: Any, fault: Callable[[torch.Tensor], object]) -> None:
-    """Makes every call of the denoiser run `fault` on its latents."""
-    predict = policy.predict
+    """Makes every call of the denoiser run `fault` on its latents, in place of its layers."""
+    _, parameter = next(policy.trainable_parameters())
 
     def faulty(
         latents: torch.Tensor, timesteps: torch.Tensor, conditioning: torch.Tensor
     ) -> torch.Tensor:
         fault(latents)
-        return predict(latents, timesteps, conditioning)
+        return latents.float() * parameter.sum()
 
     policy.predict = faulty
 
