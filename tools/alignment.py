@@ -79,6 +79,7 @@ SHEETS: Final = {
     "seeds": "alignment",
     "optimised": "alignment-history",
     "aesthetic": "aesthetic-history",
+    "pressed": "alignment-early",
 }
 """Evaluation → name of its figure."""
 
@@ -165,9 +166,10 @@ def tables_of(name: str, report: Report) -> dict[str, str]:
 def image_sheet(name: str, report: Report) -> Image.Image:
     """The contact sheet of one evaluation: models or checkpoints by row, prompts by column."""
     folder = RUNS / "eval" / name
-    if name == "seeds":
+    if not report.courses:
         models = [BASE, *(model.name for model in report.compared)]
-        return image_rows(folder, models, list(SPLITS), 4)
+        splits = list(SPLITS) if name == "seeds" else ["animals"]
+        return image_rows(folder, models, splits, 16 // len(splits))
     stages = [point.model for point in report.courses[0].points]
     return image_rows(folder, stages, ["animals" if name == "aesthetic" else "seen_pairings"], 15)
 

@@ -50,12 +50,12 @@ def work_folder(folder: Path) -> Path:
     return folder
 
 
-def settings(work: Path, steps: int, start: Path | None = None) -> Settings:
-    return Settings(work, 0, 1, "cpu", steps, 4, None, "emoji-scenes", start, save_every=2)
+def settings(work: Path, steps: int, start: Path | None = None, save_every: int = 2) -> Settings:
+    return Settings(work, 0, 1, "cpu", steps, 4, None, "emoji-scenes", start, save_every=save_every)
 
 
-def trained(work: Path, steps: int) -> dict[str, torch.Tensor]:
-    train_flow(settings(work, steps), Process(0, 1))
+def trained(work: Path, steps: int, save_every: int = 2) -> dict[str, torch.Tensor]:
+    train_flow(settings(work, steps, save_every=save_every), Process(0, 1))
     return load_tensors(work / "flow.safetensors")[0]
 
 
@@ -93,7 +93,7 @@ def test_some_steps_lower_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             losses.append(values["loss"].item())
 
     monkeypatch.setattr(flow_training, "Log", KeepingLog)
-    trained(work_folder(tmp_path / "work"), 100)
+    trained(work_folder(tmp_path / "work"), 100, save_every=100)
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
 
 
