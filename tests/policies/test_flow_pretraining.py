@@ -25,10 +25,18 @@ CAPTIONS = ["a cat", "a red ball", "two stars", "a dog"]
 
 
 @pytest.fixture(autouse=True)
-def tiny_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
+def tiny_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(flow_architecture, "BLOCKS", 2)
     monkeypatch.setattr(flow_architecture, "HEADS", 2)
     monkeypatch.setattr(flow_architecture, "HEAD_WIDTH", 8)
+    monkeypatch.setattr(flow_architecture, "TEXT_WIDTH", 32)
+    monkeypatch.setattr(flow_architecture, "SMALL_TEXT_WIDTH", 32)
+    build = flow_architecture.build_flow_text_encoder
+    monkeypatch.setattr(
+        flow_training,
+        "build_flow_text_encoder",
+        lambda vocabulary, width=32, layers=1: build(vocabulary, 32, 1),
+    )
 
 
 def work_folder(folder: Path) -> Path:
@@ -134,8 +142,11 @@ def test_times_are_logit_normal() -> None:
     assert abs(float(logits.std()) - 1) < 0.02
 
 
-def test_the_text_encoder_starts_as_that_of_an_earlier_model(tmp_path: Path) -> None:
+def test_the_text_encoder_starts_as_that_of_an_earlier_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The penultimate hidden states are the earlier model's last ones before its last norm."""
+    monkeypatch.undo()  # of full width
     from importlib.resources import files
 
     from transformers import CLIPTextModel
