@@ -6,6 +6,7 @@ import logging
 import os
 import traceback
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Final
 
 import typer
@@ -91,6 +92,7 @@ def add_option(commands: Mapping[str, Any]) -> None:
             command.params.append(_option())
 
 
+@cache
 def _option() -> Any:
     """The option, made by typer as for any command, whose value no command receives."""
     app = typer.Typer(add_completion=False)
