@@ -184,6 +184,14 @@ def test_the_matched_share_is_the_recall_of_bert_score(bert: Path) -> None:
     assert found.numpy() == pytest.approx(recall.numpy(), abs=1e-5)
 
 
+@pytest.fixture
+def small_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence encoder has one narrow layer."""
+    monkeypatch.setattr(sentence_encoder, "LAYERS", 1)
+    monkeypatch.setattr(sentence_encoder, "WIDTH", 32)
+
+
+@pytest.mark.usefixtures("small_encoder")
 def test_a_resumed_training_continues_with_the_same_losses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +208,7 @@ def test_a_resumed_training_continues_with_the_same_losses(
     assert first + rest == whole
 
 
+@pytest.mark.usefixtures("small_encoder")
 def test_a_few_steps_lower_the_loss_of_the_sentence_encoder(tmp_path: Path) -> None:
     tokenizer = sentence_encoder.write_tokenizer(tmp_path / "judge")
     torch.manual_seed(0)
@@ -210,7 +219,7 @@ def test_a_few_steps_lower_the_loss_of_the_sentence_encoder(tmp_path: Path) -> N
     def same(rng: np.random.Generator, count: int) -> dict[str, Tensor]:
         return matching(np.random.default_rng(4), count)
 
-    run = small_run("sentence_encoder", tmp_path, 24)
+    run = small_run("sentence_encoder", tmp_path, 100)
     modules = nn.ModuleDict({"bert": model, "head": head})
     losses = train(run, modules, same, sentence_encoder.RATES)
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
