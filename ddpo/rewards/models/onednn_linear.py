@@ -6,7 +6,7 @@ the same float32 sums in another order, which does not depend on the number of r
 embedding of an image does not depend on its batch mates.
 
 The operators are those that torch's own compiler emits for a frozen linear layer. Where a build of
-torch lacks them nothing is changed.
+torch lacks them, or the processor has no bfloat16 for them, nothing is changed.
 """
 
 from __future__ import annotations
@@ -129,9 +129,11 @@ def _can_pack(model: nn.Module) -> bool:
         hasattr(torch.ops.mkldnn, name) for name in wanted
     )
     some = next(model.parameters())
-    return (
-        here
-        and not model.training
-        and some.device.type == "cpu"
-        and some.dtype in (torch.float32, torch.bfloat16)
-    )
+    return here and not model.training and some.device.type == "cpu" and _is_fast(some.dtype)
+
+
+def _is_fast(dtype: torch.dtype) -> bool:
+    """True if oneDNN has linear layers of this type on this processor."""
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
