@@ -113,17 +113,21 @@ class LoraAttention(nn.Module):
         """The attended hidden states, of the same shape `[batch, places, channels]`."""
         text = hidden if encoder_hidden_states is None else encoder_hidden_states
 
+        def adapted(name: str, base: nn.Module, rows: Tensor) -> Tensor:
+            # float32 weights beside frozen ones of half precision, as in the diffusers of its time
+            low_rank = self.up[name](self.down[name](rows.to(self.down[name].weight.dtype)))
+            made: Tensor = base(rows) + low_rank.to(rows.dtype)
+            return made
+
         def split(name: str, base: nn.Module, rows: Tensor) -> Tensor:
-            made: Tensor = base(rows) + self.up[name](self.down[name](rows))
-            return made.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            return adapted(name, base, rows).unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
         query = split("q", attn.to_q, hidden)
         key = split("k", attn.to_k, text)
         value = split("v", attn.to_v, text)
         attention = attend_fused if FUSED in sys.argv else attend
         mixed = attention(query, key, value).transpose(1, 2).flatten(2)
-        outer: Tensor = attn.to_out[0](mixed) + self.up["out"](self.down["out"](mixed))
-        return outer
+        return adapted("out", attn.to_out[0], mixed)
 
 
 class Clock:

@@ -3,7 +3,8 @@
 An item of DDPO is a denoising step, with its log-prob. An item of regression is a finished image
 with fresh noise, with minus its denoising error. Both are means over the latent's dimensions,
 float32. Every call of the denoiser is padded to the sampler's batch, so that sampling and training
-see the same bits.
+see the same bits. On a GPU these depend on the place in the batch too; there a denoising step is
+trained at the place where it was sampled.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ddpo.devices import moved
+from ddpo.devices import moved, places_matter
 from ddpo.policies.policy import Policy
 from ddpo.policies.sampler import coefficients_of, guided
 from ddpo.policies.schedule import StepCoefficients, along_batch, mean_per_item
@@ -39,6 +40,14 @@ class Likelihood(Protocol):
     images: range  # indices of this process's images in the iteration
     windows: NDArray[np.int64] | None  # as for `plan_updates`
 
+    def places(self, images: int) -> NDArray[np.int64] | None:
+        """Places of an iteration's images, as for `plan_updates`."""
+        ...
+
+    def calls(self, items: Minibatch) -> list[Minibatch]:
+        """The items in parts that `of` takes, one after another."""
+        ...
+
     def prepare(self, plan: Sequence[Minibatch]) -> None:
         """Called before the first update of an iteration, with this process's items.
 
@@ -47,7 +56,7 @@ class Likelihood(Protocol):
         ...
 
     def of(self, items: Minibatch) -> Items:
-        """Up to `sample.batch` items under the policy as it is now."""
+        """One part of `calls` under the policy as it is now."""
         ...
 
 
@@ -86,16 +95,32 @@ class _RolloutItems:
         self.conditioning = policy.encode(texts)
         self.unconditional = policy.encode([""])
 
+    def places(self, images: int) -> NDArray[np.int64] | None:
+        """None: any image may have any place in a call."""
+        return None
+
+    def calls(self, items: Minibatch) -> list[Minibatch]:
+        """The items in order, up to `sample.batch` in each part."""
+        return items.batches(self.config.sample.batch)
+
     def index(self, items: Minibatch) -> tuple[Tensor, Tensor]:
-        """Place in the rollout and step of each item, int64 `[batch]`, padded with the last one."""
-        missing = self.config.sample.batch - len(items)
-        images, steps = (
-            np.concatenate([values, np.repeat(values[-1:], missing)])
-            for values in (items.images, items.steps)
+        """Place in the rollout and step of each row of a call, int64 `[batch]`.
+
+        Rows without an item repeat the last item.
+        """
+        rows = np.full(self.config.sample.batch, len(items) - 1)
+        rows[np.arange(len(items)) if items.places is None else items.places] = np.arange(
+            len(items)
         )
         device = self.policy.device
-        places = torch.from_numpy(images - self.images.start)
-        return moved(places, device), moved(torch.from_numpy(steps), device)
+        places = torch.from_numpy(items.images[rows] - self.images.start)
+        return moved(places, device), moved(torch.from_numpy(items.steps[rows]), device)
+
+    def rows(self, items: Minibatch) -> slice | Tensor:
+        """The rows of a call that hold the items, in their order."""
+        if items.places is None:
+            return slice(len(items))
+        return moved(torch.from_numpy(items.places), self.policy.device)
 
     def predict(self, x_t: Tensor, timesteps: Tensor, images: Tensor) -> Tensor:
         """The denoiser's output, guided if training is."""
@@ -115,9 +140,9 @@ class _RolloutItems:
         with torch.no_grad(), self.policy.reference():
             return output()
 
-    def image_numbers(self, images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Index in the iteration, and number of the prompt, of the first `count` images."""
-        return images[:count] + self.images.start, self.text_of_image[images[:count]]
+    def image_numbers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Index in the iteration, and number of the prompt, of images of the rollout."""
+        return images + self.images.start, self.text_of_image[images]
 
 
 class TransitionLikelihood(_RolloutItems):
@@ -152,6 +177,18 @@ class TransitionLikelihood(_RolloutItems):
         self._prepared = False
         self._old_outputs: OldOutputs | None = None
 
+    def places(self, images: int) -> NDArray[np.int64] | None:
+        """The place in its batch at which each image was sampled, if the device's bits need it."""
+        if not places_matter(self.policy.device):
+            return None
+        return np.arange(images) % len(self.images) % self.config.sample.batch
+
+    def calls(self, items: Minibatch) -> list[Minibatch]:
+        """The items in parts of up to `sample.batch`, each at its place if places matter."""
+        if not places_matter(self.policy.device):
+            return super().calls(items)
+        return items.calls((items.images - self.images.start) % self.config.sample.batch)
+
     def prepare(self, plan: Sequence[Minibatch]) -> None:
         """Computes what the sampler did not keep, with the policy that sampled.
 
@@ -175,7 +212,7 @@ class TransitionLikelihood(_RolloutItems):
                 shape=self.policy.latent_shape,
                 device=self.policy.device,
             )
-        for part in (part for items in plan for part in items.batches(self.config.sample.batch)):
+        for part in (part for items in plan for part in self.calls(items)):
             images, steps = self.index(part)
             with torch.no_grad():
                 output = self._output(images, steps)
@@ -183,32 +220,34 @@ class TransitionLikelihood(_RolloutItems):
                     means = self._means(output, images, steps)
                     self.old_log_probs[images, steps] = self._log_probs(means, images, steps)
             if first and self._old_outputs is not None:
-                count = len(part)
-                self._old_outputs.keep(output[:count], images[:count], steps[:count])
+                rows = self.rows(part)
+                self._old_outputs.keep(output[rows], images[rows], steps[rows])
 
     def of(self, items: Minibatch) -> Items:
         """The steps, with the KL to the reference policy if `optim.kl` is not 0."""
-        count = len(items)
+        rows = self.rows(items)
         images, steps = self.index(items)
         output = self._output(images, steps)
         means = self._means(output, images, steps)
-        new_log_probs = self._log_probs(means, images, steps)[:count]
-        old_log_probs = self.old_log_probs[images, steps][:count]
+        new_log_probs = self._log_probs(means, images, steps)[rows]
+        old_log_probs = self.old_log_probs[images, steps][rows]
         reference = self.reference(lambda: self._output(images, steps))
         kl = None
         if self.config.optim.kl and reference is not None:
-            kl = self._kl(output, means, reference, images, steps)[:count]
-        image, group = self.image_numbers(images, count)
+            kl = self._kl(output, means, reference, images, steps)[rows]
+        image, group = self.image_numbers(images[rows])
         return Items(
             new_log_probs=new_log_probs,
             old_log_probs=old_log_probs,
-            output=output[:count],
-            index=steps[:count],
+            output=output[rows],
+            index=steps[rows],
             image=image,
             group=group,
-            step=self._step_items(steps[:count]) if self.has_steps else None,
+            step=self._step_items(steps[rows]) if self.has_steps else None,
             kl=kl,
-            asked=self._asked(images[:count], steps[:count], reference),
+            asked=self._asked(
+                images[rows], steps[rows], None if reference is None else reference[rows]
+            ),
         )
 
     def _output(self, images: Tensor, steps: Tensor) -> Tensor:
@@ -252,7 +291,7 @@ class TransitionLikelihood(_RolloutItems):
         if self._old_outputs is not None:
             found["old_output"] = self._old_outputs.of(images, steps)
         if "reference_output" in self.needs and reference is not None:
-            found["reference_output"] = reference[: len(images)]
+            found["reference_output"] = reference
         if "target" in self.needs:
             x_t = self.latents[images, steps].float()
             after = self.latents[images, steps + 1].float()
@@ -315,7 +354,7 @@ class DenoisingLikelihood(_RolloutItems):
             asked["reference_output"] = reference[:count]
         if reference is not None and self.config.optim.kl:
             kl = output_distance(output, reference)[:count]
-        image, group = self.image_numbers(images, count)
+        image, group = self.image_numbers(images[:count])
         return Items(
             new_log_probs=-mean_per_item((output - target) ** 2)[:count],
             old_log_probs=None,

@@ -90,7 +90,10 @@ def update(
             finite (nothing is applied).
     """
     scaler = scaler or GradScaler(needed=False)
-    plan = plan_updates(weights, config, iteration, likelihood.noise_levels, likelihood.windows)
+    places = likelihood.places(len(weights.values))
+    plan = plan_updates(
+        weights, config, iteration, likelihood.noise_levels, likelihood.windows, places
+    )
     own = [minibatch.among(likelihood.images) for minibatch in plan]
     _prepare(likelihood, own, config, world)
     by_image = torch.from_numpy(weights.values).float().to(policy.device)
@@ -155,7 +158,7 @@ class _Gradients:
             minibatch: this process's items of the step.
             first: True for the first step of the iteration, where every ratio must be 1.
         """
-        parts = minibatch.batches(self.config.sample.batch)
+        parts = self.likelihood.calls(minibatch)
         idle = self.world.collective_calls(len(parts)) - len(parts)
         for part in parts:
             with self.world.sync_gradients(part is parts[-1]):
@@ -180,7 +183,7 @@ def _prepare(
     likelihood: Likelihood, plan: list[Minibatch], config: TrainConfig, world: World
 ) -> None:
     """Prepares the likelihood, with as many calls of a sharded denoiser as other processes."""
-    own = sum(len(minibatch.batches(config.sample.batch)) for minibatch in plan)
+    own = sum(len(likelihood.calls(minibatch)) for minibatch in plan)
     idle = world.collective_calls(own) - own
     likelihood.prepare(plan)
     for _ in range(idle):

@@ -14,6 +14,7 @@ from ddpo.text import byte_size, count, duration
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_leave
 from ddpo.trainer.memory import memory_parts, total_memory
+from ddpo.trainer.minibatches import call_count
 from ddpo.trainer.monitoring.events import Finding
 from ddpo.trainer.monitoring.metrics import peak_memory
 from ddpo.types import Rollout
@@ -73,6 +74,7 @@ def time_finding(
     config: TrainConfig,
     iterations: int,
     processes: int,
+    by_place: bool = False,
 ) -> Finding:
     """The expected time of an iteration and of the run.
 
@@ -85,11 +87,13 @@ def time_finding(
         config: settings of the run.
         iterations: number of iterations to come.
         processes: number of processes.
+        by_place: True if items are trained at the place where they were sampled.
     """
     sample = config.sample
     optim = config.optim
-    items = counted // optim.updates * config.steps_per_image / processes
-    calls = math.ceil(items / sample.batch) * optim.updates * optim.epochs
+    images = math.ceil(counted // optim.updates / processes)
+    calls = call_count(images, config.steps_per_image, sample.batch, by_place)
+    calls *= optim.updates * optim.epochs
     each = sampling * math.ceil(sample.samples / processes / sample.batch) + training * calls
     total = each * iterations
     queries = sample.samples * iterations

@@ -28,6 +28,7 @@ __all__ = [
     "batch_finding",
     "comparison_finding",
     "cut_prompts",
+    "places_finding",
     "plan_findings",
     "reward_findings",
     "summary",
@@ -35,6 +36,7 @@ __all__ = [
     "weights_of_distinct_rewards",
 ]
 
+FEW_EMPTY: Final = 0.7  # share of a call's places that are filled
 MANY_UNSCORABLE: Final = 0.25  # share of a batch
 
 
@@ -168,6 +170,27 @@ def batch_finding(config: TrainConfig, counted: int, noise_levels: bool, process
         f"{levels_or_steps} = {share * steps:,} items{epochs}"
     )
     return Finding("batch", text)
+
+
+def places_finding(config: TrainConfig, counted: int, processes: int) -> Finding | None:
+    """Places of training calls that stay empty, where an item keeps its place; None if few do.
+
+    Args:
+        config: settings of the run.
+        counted: number of images of an iteration that are trained on.
+        processes: number of processes.
+    """
+    batch = config.sample.batch
+    share = max(1, counted // config.optim.updates // processes)
+    filled = share / (math.ceil(share / batch) * batch)
+    if filled >= FEW_EMPTY:
+        return None
+    text = (
+        f"{1 - filled:.0%} of every training call stays empty: an update has "
+        f"{count(share, 'image')}, and an image is trained at the place in the batch where it was "
+        f"sampled; set sample.batch={share} or fewer optim.updates"
+    )
+    return Finding("calls", text, good=False)
 
 
 def reward_findings(first: Rollout) -> list[Finding]:

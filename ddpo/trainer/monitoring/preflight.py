@@ -37,6 +37,7 @@ from ddpo.trainer.monitoring.findings import (
     average_finding,
     comparison_finding,
     distilled_model,
+    places_finding,
     plan_findings,
     reward_findings,
     unknown_words,
@@ -152,13 +153,16 @@ def _first_batch_findings(
     if "old_output" in (needs_of(setup.algorithm) or ()):
         old_outputs = old_output_bytes(policy, config, counted // processes)
     left = config.iterations - iteration + 1
+    by_place = likelihood.places(1) is not None
+    empty = places_finding(config, counted, processes) if by_place else None
     return [
         *plan_findings(setup.algorithm, policy, config, setup.coefficients, counted, processes),
         ratio,
         *reward_findings(first),
         *([comparison] if comparison else []),
         memory_finding(policy, first, config, processes, activations.bytes, reward_mb, old_outputs),
-        time_finding(sampling, training, counted, config, left, processes),
+        time_finding(sampling, training, counted, config, left, processes, by_place),
+        *([empty] if empty else []),
     ]
 
 
@@ -205,8 +209,11 @@ def train_once(
     count = len(first.rewards)
     flags = np.ones(count, bool)
     weights = SampleWeights(np.ones(count), flags, flags, 0)
-    plan = plan_updates(weights, config, iteration, likelihood.noise_levels, likelihood.windows)
-    items = plan[0][: config.sample.batch]
+    places = likelihood.places(count)
+    plan = plan_updates(
+        weights, config, iteration, likelihood.noise_levels, likelihood.windows, places
+    )
+    items = likelihood.calls(plan[0])[0]
     likelihood.prepare([items])
     started = time.perf_counter()
     trained = [parameter for _, parameter in policy.trainable_parameters()]
