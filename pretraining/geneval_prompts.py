@@ -2,8 +2,9 @@
 
 Writes `emoji_geneval_train.jsonl` and `emoji_geneval_test.jsonl` with the categories and fields of
 GenEval's prompts (arXiv 2310.11513; djghosh13/geneval, prompts/evaluation_metadata.jsonl). The two
-lists share neither a noun nor a simple object. Attribution gives one colour to a simple object and
-another one to the background, since nouns have no colour in this world.
+lists share neither a noun nor a simple object. Nouns have no colour in this world, and simple
+objects always have one. So a position is that of a noun and a coloured object, and attribution
+gives one colour to a simple object and another one to the background.
 """
 
 from __future__ import annotations
@@ -92,13 +93,14 @@ def _scene(tag: str, place: int, words: Words, rng: np.random.Generator) -> Scen
         return Scene((first, second), relation="and")
     if tag == "counting":
         return Scene((first,), count=2 + place % len(COUNTS))
+    thing = Figure(shape, color)
     if tag == "colors":
-        return Scene((Figure(shape, color),))
-    attributed = tag == "color_attr"
-    thing = Figure(shape, color if attributed else None)
+        return Scene((thing,))
+    if tag == "color_attr":
+        return Scene((thing,), ground=ground)
     relation = ("left of", "left of", "on", "under")[place % 4]
     figures = (thing, first) if place % 4 == 1 else (first, thing)
-    return Scene(figures, relation=relation, ground=ground if attributed else None)
+    return Scene(figures, relation=relation)
 
 
 def _row(tag: str, scene: Scene) -> dict[str, Any]:

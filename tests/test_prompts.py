@@ -33,8 +33,8 @@ DIGESTS = {
     "unseen_pairings": "d0639578d51c",
     "counting": "9f20d3c3eea8",
     "imagenet_animals": "612cf0f6d775",
-    "emoji_geneval_train": "02321125f649",
-    "emoji_geneval_test": "176ddeef218a",
+    "emoji_geneval_train": "3ad7af4d3b09",
+    "emoji_geneval_test": "e272d499762b",
 }
 SIZES = {
     "animals": 45,
@@ -59,6 +59,7 @@ def test_lists_for_evaluation_are_versioned() -> None:
         encoding="utf-8"
     )
     assert "Version 1 of the lists" in readme
+    assert "version 2 of the two lists of GenEval" in readme
     assert {name: load_prompts(name).digest[:12] for name in builtin_names()} == DIGESTS
 
 

@@ -39,7 +39,7 @@ SEEN: Final = "emoji_geneval_train"
 UNSEEN: Final = "emoji_geneval_test"
 ALL: Final = "all"
 ITERATIONS: Final = 12
-IMAGES: Final = 2  # per prompt and model
+IMAGES: Final = 3  # per prompt and model
 SHOWN: Final = 12  # prompts of the figure
 
 Rights = Mapping[tuple[str, str, str], Mapping[str, Sequence[float]]]
@@ -98,7 +98,8 @@ def share(right: Mapping[str, Sequence[float]]) -> float:
 def changes(found: Rights, models: Sequence[str], reward: str, tag: str) -> Estimate:
     """The mean change of the share right from the base model.
 
-    The interval is over seeds, or over prompts where there is one seed.
+    Its interval is the wider of two: over seeds, and over prompts with the mean of all seeds for
+    each. A few equal seeds alone would show no spread at all.
 
     Args:
         found: Images that are right.
@@ -107,14 +108,18 @@ def changes(found: Rights, models: Sequence[str], reward: str, tag: str) -> Esti
         tag: Category.
     """
     base = found[BASE, reward, tag]
-    if len(models) > 1:
-        gains = [share(found[model, reward, tag]) - share(base) for model in models]
-        return mean_over_runs(gains)
-    tuned = found[models[0], reward, tag]
-    both = [prompt for prompt in base if prompt in tuned]
-    return clustered_mean(
-        [float(np.mean(tuned[prompt]) - np.mean(base[prompt])) for prompt in both], both
-    )
+    tuned = [found[model, reward, tag] for model in models]
+    both = [prompt for prompt in base if all(prompt in values for values in tuned)]
+    each = [
+        float(np.mean([np.mean(values[prompt]) for values in tuned]) - np.mean(base[prompt]))
+        for prompt in both
+    ]
+    over_prompts = clustered_mean(each, both)
+    if len(models) == 1:
+        return over_prompts
+    over_seeds = mean_over_runs([share(values) - share(base) for values in tuned])
+    wider = over_seeds.high - over_seeds.low > over_prompts.high - over_prompts.low
+    return over_seeds if wider else over_prompts
 
 
 def shares_table(found: Rights, models: Sequence[str]) -> str:

@@ -8,19 +8,12 @@ from dataclasses import MISSING, fields, replace
 from typing import Any, Final
 
 from ddpo.eval.config import EvalConfig
+from ddpo.eval.options import option_of
 from ddpo.rewards.spec import redacted
 from ddpo.text import printable, without_secrets
 
 __all__ = ["command_line", "quoted"]
 
-OPTIONS: Final = {
-    "checkpoints": "checkpoint",
-    "rewards": "reward",
-    "seeds": "per-prompt",
-    "history_seeds": "history-per-prompt",
-    "base": "model",
-}
-"""Fields whose option has another name."""
 COMPARED: Final = ("history", "best_of")
 """Fields that `ddpo compare` sets to 0."""
 ONLY_EVAL: Final = (
@@ -74,15 +67,15 @@ def _is_comparison(config: EvalConfig) -> bool:
 
 def _option(name: str, value: object) -> Iterator[str]:
     """The words of one setting; a tuple gives an option for each of its values."""
-    option = OPTIONS.get(name, name).replace("_", "-")
+    option = option_of(name)
     if name == "size" and isinstance(value, tuple):
-        yield from (f"--{option}", "x".join(map(str, value)))
+        yield from (option, "x".join(map(str, value)))
         return
     if isinstance(value, bool):
-        yield f"--{option}" if value else f"--no-{option}"
+        yield option if value else f"--no-{option[2:]}"
         return
     for one in value if isinstance(value, tuple) else (value,):
-        yield f"--{option}"
+        yield option
         yield redacted(one) if name == "rewards" else _text(one)
 
 

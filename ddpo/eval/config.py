@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from ddpo.errors import ConfigError
+from ddpo.eval.options import option_of
 from ddpo.io.atomic import named_path
 from ddpo.policies.image_size import OWN_SIZE, Size, checked_size
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
@@ -25,21 +26,21 @@ __all__ = [
 HISTORY: Final = Range(low=0, high=100_000, whole=True)  # earlier checkpoints
 BEST_OF: Final = Range(low=0, high=1_000_000, whole=True)  # images to choose from; 0: none
 
-OF_SAMPLING: Final[Mapping[str, str]] = {
-    "base": "--model",
-    "seeds": "--per-prompt",
-    "seed": "--seed",
-    "history": "--history",
-    "history_seeds": "--history-per-prompt",
-    "best_of": "--best-of",
-    "steps": "--steps",
-    "guidance": "--guidance",
-    "eta": "--eta",
-    "transition": "--transition",
-    "grid": "--grid",
-    "size": "--size",
-}
-"""Field of `EvalConfig` that says what is sampled → its option."""
+OF_SAMPLING: Final = (
+    "base",
+    "seeds",
+    "seed",
+    "history",
+    "history_seeds",
+    "best_of",
+    "steps",
+    "guidance",
+    "eta",
+    "transition",
+    "grid",
+    "size",
+)
+"""Fields of `EvalConfig` that say what is sampled."""
 
 EVAL_SEED: Final = 1_000_003  # noise that no training run with an ordinary seed has seen
 
@@ -125,8 +126,8 @@ def check_nothing_to_sample(options: Mapping[str, object]) -> None:
         return
     defaults = {field.name: field.default for field in fields(EvalConfig)}
     found = [
-        option
-        for name, option in OF_SAMPLING.items()
+        option_of(name)
+        for name in OF_SAMPLING
         if name in options and options[name] != defaults[name]
     ]
     if found:

@@ -58,10 +58,19 @@ def test_shares_and_gains_by_category(tool: Any) -> None:
     assert gain.clusters == 3  # prompts
 
 
-def test_with_several_seeds_the_interval_is_over_seeds(tool: Any) -> None:
-    two = found(tool, ("run-0", "run-1"))
-    gain = tool.changes(two, ["run-0", "run-1"], "emoji_detector", "counting")
-    assert (gain.mean, gain.clusters) == (0.5, 2)
+def test_with_several_seeds_the_interval_is_the_wider_one(tool: Any) -> None:
+    """Equal seeds leave the spread over prompts; seeds that differ more than prompts, their own."""
+    models = ["run-0", "run-1"]
+    equal = tool.changes(found(tool, ("run-0", "run-1")), models, "emoji_detector", "all")
+    assert (equal.mean, equal.clusters) == (pytest.approx(1 / 3), 3)
+    assert equal.high > equal.low
+    both = {"p": (0.0, 0.0), "q": (0.0, 0.0)}
+    every = rows("base", both, "emoji_geneval")
+    every += rows("run-0", {"p": (1.0, 1.0), "q": (1.0, 1.0)}, "emoji_geneval")
+    every += rows("run-1", both, "emoji_geneval")
+    apart = tool.changes(tool.rights(every, TAGS), models, "emoji_geneval", "all")
+    assert (apart.mean, apart.clusters) == (0.5, 2)
+    assert apart.high - apart.low == pytest.approx(2 * 12.706 * 0.5, rel=1e-3), "t of two runs"
 
 
 def test_the_table_has_a_row_per_category_and_one_for_all(tool: Any) -> None:

@@ -48,17 +48,16 @@ def test_training_and_held_out_prompts_share_no_thing() -> None:
 
 def test_a_position_is_that_of_the_second_thing_to_the_first() -> None:
     by_text = {row["prompt"]: row for row in prompt_rows("train")}
-    assert by_text["a ball left of a fly"]["include"] == [
-        {"class": "fly", "count": 1},
-        {"class": "ball", "count": 1, "position": ["left of", 0]},
+    position = next(row for row in by_text.values() if row["tag"] == "position")
+    assert position["prompt"] == "a rat left of a white ball"
+    assert position["include"] == [
+        {"class": "ball", "count": 1, "color": "white"},
+        {"class": "rat", "count": 1, "position": ["left of", 0]},
     ]
     assert by_text["four teapots"]["exclude"] == [{"class": "teapot", "count": 5}]
-    assert by_text["a duck on a green cone on a gray background"] == {
+    assert by_text["a purple box on a green background"] == {
         "tag": "color_attr",
-        "include": [
-            {"class": "cone", "count": 1, "color": "green"},
-            {"class": "duck", "count": 1, "position": ["on", 0]},
-        ],
-        "background": "gray",
-        "prompt": "a duck on a green cone on a gray background",
+        "include": [{"class": "box", "count": 1, "color": "purple"}],
+        "background": "green",
+        "prompt": "a purple box on a green background",
     }
