@@ -128,7 +128,7 @@ def call_count(images: int, steps: int, batch: int, by_place: bool) -> int:
 
 
 def _turns(places: Integers) -> Integers:
-    """How often its place occurred before, for each item."""
+    """Number of earlier items with the same place, for each item."""
     order = np.argsort(places, kind="stable")
     _, firsts, counts = np.unique(places[order], return_index=True, return_counts=True)
     turns = np.empty_like(places)
