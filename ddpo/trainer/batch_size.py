@@ -16,6 +16,7 @@ from ddpo.policies.policy import TrainablePolicy
 from ddpo.policies.sampler import coefficients_of, guided
 from ddpo.rewards.zoo import resolve as resolve_reward
 from ddpo.trainer.adapted import adapted_policy
+from ddpo.trainer.algorithms import load_algorithm
 from ddpo.trainer.config import TrainConfig
 from ddpo.trainer.low_memory import rewards_leave
 from ddpo.trainer.memory import is_out_of_memory
@@ -29,7 +30,8 @@ HEADROOM: Final = 0.1
 def largest_batch(config: TrainConfig) -> int:
     """The largest `sample.batch` that fits on the device, beside the reward and the optimizer.
 
-    It loads the model for that time, and takes no step.
+    It loads the model for that time, and takes no step. It is at most the images of an update,
+    where items are trained at the place in the batch where they were sampled.
 
     Args:
         config: settings of the run; its own `sample.batch` does not count.
@@ -53,13 +55,20 @@ def largest_batch(config: TrainConfig) -> int:
     def fits(units: int) -> bool:
         return _fits(policy, config, units * unit, reserved, scoring)
 
-    units = config.sample.samples // unit
+    units = max(1, _images_together(config) // unit)
     found = largest_fitting(fits, units)
     if not found:
         raise MemoryExhausted(
             f"not even calls of {unit} fit on {device}: train with --low-memory, or a smaller model"
         )
     return even_calls(units, found) * unit
+
+
+def _images_together(config: TrainConfig) -> int:
+    """Images that calls may share: those of an update, if each has a place in its call."""
+    algorithm, _ = load_algorithm(config.algorithm)
+    parts = config.optim.updates if algorithm.likelihood == "transition" else 1
+    return config.sample.samples // parts
 
 
 def largest_fitting(fits: Callable[[int], bool], most: int) -> int:

@@ -122,6 +122,17 @@ def test_the_size_is_the_largest_with_which_sampling_and_training_fit(
     assert largest_batch(config_for(settings(tiny_model, guidance=guidance))) == found
 
 
+@pytest.mark.parametrize(("algorithm", "found"), [("ddpo_is", 3), ("rwr", 12)])
+def test_a_call_is_no_larger_than_an_update_whose_images_have_places(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, found: int
+) -> None:
+    """4 of 6 images fit, in two calls of 3. Noised images have no place: 16 of 24, in two of 12."""
+    Full(monkeypatch, 100, 100)
+    values = settings(tiny_model, guidance=1.0) | {"algorithm": algorithm}
+    values["optim"] = {"updates": 4, "timesteps": 1, "skip_last": 0}
+    assert largest_batch(config_for(values)) == found
+
+
 @pytest.mark.parametrize(("room", "found"), [(100, 12), (16, 12), (11, 8), (7, 4)])
 def test_a_reward_that_ranks_a_prompts_images_gets_whole_prompts(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, room: int, found: int
