@@ -257,10 +257,10 @@ def test_a_typo_is_one_line_without_large_packages(line: str, outcomes: dict[str
 
 @pytest.mark.parametrize("line", TIMED)
 def test_a_typo_answers_at_once(line: str, folder: Path) -> None:
-    _, _, seconds = run(folder, *shlex.split(line))
-    if seconds > CPU_SECONDS:  # other work on the machine only adds to it
-        _, _, seconds = run(folder, *shlex.split(line))
-    assert seconds <= CPU_SECONDS
+    tries: list[float] = []
+    while len(tries) < 5 and not (tries and min(tries) <= CPU_SECONDS):
+        tries.append(run(folder, *shlex.split(line))[2])
+    assert min(tries) <= CPU_SECONDS, "other work on the machine only adds to it"
 
 
 @pytest.mark.parametrize("table", ["pairs.csv --ties nonsense", "columns.csv"])
