@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields, replace
 from typing import Any, Final
 
 from ddpo.eval.config import EvalConfig
-from ddpo.eval.options import option_of
+from ddpo.eval.options import SAMPLER, option_of
 from ddpo.rewards.spec import redacted
 from ddpo.text import printable, without_secrets
 
@@ -16,17 +16,7 @@ __all__ = ["command_line", "quoted"]
 
 COMPARED: Final = ("history", "best_of")
 """Fields that `ddpo compare` sets to 0."""
-ONLY_EVAL: Final = (
-    "images",
-    "history_seeds",
-    "trained_prompts",
-    "steps",
-    "guidance",
-    "eta",
-    "transition",
-    "grid",
-    "size",
-)
+ONLY_EVAL: Final = ("images", "history_seeds", "trained_prompts", *SAMPLER)
 """Fields for which `ddpo compare` has no option."""
 
 

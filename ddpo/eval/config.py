@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from ddpo.errors import ConfigError
-from ddpo.eval.options import option_of
+from ddpo.eval.options import SAMPLER, option_of
 from ddpo.io.atomic import named_path
 from ddpo.policies.image_size import OWN_SIZE, Size, checked_size
 from ddpo.ranges import ETA, GUIDANCE, IMAGES, SEED, STEPS, Range, check_numbers
@@ -33,12 +33,7 @@ OF_SAMPLING: Final = (
     "history",
     "history_seeds",
     "best_of",
-    "steps",
-    "guidance",
-    "eta",
-    "transition",
-    "grid",
-    "size",
+    *SAMPLER,
 )
 """Fields of `EvalConfig` that say what is sampled."""
 

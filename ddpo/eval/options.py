@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["option_of"]
+__all__ = ["SAMPLER", "option_of"]
+
+SAMPLER: Final = ("steps", "guidance", "eta", "transition", "grid", "size")
+"""Fields that replace the sampler's settings of the trained run."""
 
 RENAMED: Final[Mapping[str, str]] = {
     "checkpoints": "checkpoint",

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddpo.errors import TrainingDiverged
 from ddpo.policies import load_policy
 from ddpo.policies.sampler import SampleKey, sample_trajectory
 from ddpo.policies.stable_diffusion import StableDiffusionPolicy
@@ -82,7 +83,7 @@ def test_without_places_the_run_is_refused(
     tiny_model: Path, tmp_path: Path, uneven: Callable[[bool], None]
 ) -> None:
     uneven(False)
-    with pytest.raises(Exception, match=r"\|ratio - 1\| is .* before the first update"):
+    with pytest.raises(TrainingDiverged, match=r"\|ratio - 1\| is .* before the first update"):
         deviations(config_of(tiny_model), tmp_path / "run")
 
 
